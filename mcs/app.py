@@ -1,0 +1,35 @@
+"""create_app: the only place that knows everyone."""
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from mcs import config
+from mcs.extensions import csrf, db, login, migrate
+from mcs.models import configure_engine
+
+
+def create_app(settings: config.Settings | None = None) -> Flask:
+    """The web application, from the environment or from given settings (tests)."""
+    settings = settings or config.load()
+    app = Flask(
+        "mcs",
+        template_folder=str(config.ROOT / "templates"),
+        static_folder=str(config.ROOT / "static"),
+        instance_path=str(settings.instance),
+    )
+    app.config.update(
+        SETTINGS=settings,
+        SECRET_KEY=settings.secret_key,
+        SQLALCHEMY_DATABASE_URI=settings.database_url,
+        SQLALCHEMY_ENGINE_OPTIONS={"pool_pre_ping": True},
+    )
+    if settings.trusted_proxies:
+        hops = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+    db.init_app(app)
+    migrate.init_app(app, db, directory=str(config.ROOT / "mcs" / "migrations"))
+    csrf.init_app(app)
+    login.init_app(app)
+    with app.app_context():
+        configure_engine(db.engine)
+    return app

