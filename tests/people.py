@@ -3,8 +3,9 @@
 import itertools
 from datetime import UTC, date, datetime, time, timedelta
 
-from mcs.models import Batch, BatchContact, Campaign, Contact, Scenario
 from sqlalchemy.orm import Session
+
+from mcs.models import Batch, BatchContact, Campaign, Contact, Scenario
 
 MADE_AT = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 _numbers = itertools.count(1)
