@@ -1,0 +1,341 @@
+"""A scenario and a contact become exactly the bytes a server receives.
+
+Prepared once per emailer: everything that is equal for all. Per contact: a few values are encoded
+and spliced between ready bytes. RFC 5322, 2045, 2047, 2369, 2919, 8058.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email import message_from_bytes, policy
+from email.message import EmailMessage, MIMEPart
+from email.utils import format_datetime
+from hashlib import sha256
+from html import escape
+from urllib.parse import quote
+
+from mcs.core import language, mime
+from mcs.core.bodies import Bodies, Hole, Place, Sender, bodies
+from mcs.core.language import BadContent, Flat, Path, Values
+
+# A branch taken costs its preparation once, then memory: enough for eight independent ifs.
+VARIANTS_KEPT = 256
+MESSAGE_LIMIT = 2_000_000
+
+_BOUNDARY = b"=_part"
+_OPAQUE = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_OUR_URL = re.compile(r"https?://[!#-;=?-\[\]^_a-z~]{1,900}")
+_SAFE_URL = re.compile(r"(?:https?://|mailto:)[^\s<>\"\x00-\x1f\x7f]+", re.IGNORECASE)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class BadTemplate(ValueError):
+    """No message at all can be made from this template; the text says why in a plain sentence."""
+
+
+class CannotCompose(ValueError):
+    """No legal message can be made for this one contact; ``reason`` holds no address."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class MessageTemplate:
+    """What all messages of an emailer share. ``format`` is one of CONTENT_FORMATS.
+
+    ``campaign_uid`` and ``mail_domain`` go out in List-Id, Feedback-ID and Message-ID;
+    ``campaign_name`` and ``base_url`` do not.
+    """
+
+    subject: str
+    content: str
+    format: str
+    from_name: str
+    from_email: str
+    reply_to: str
+    postal_address: str
+    campaign_uid: str
+    campaign_name: str
+    base_url: str
+    mail_domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Whom a message is for. ``opaque`` becomes the Message-ID's local part and X-MCS-Delivery."""
+
+    email: str
+    name: str
+    attributes: Mapping[str, str]
+    opaque: str
+    unsubscribe_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """``data`` is what follows DATA, headers and body, up to but without the closing dot line.
+
+    It ends in CRLF and no line of it begins with a dot, so it needs no dot-stuffing. It is ASCII,
+    except for an address in To where ``needs_smtputf8``: then only a server that offers SMTPUTF8
+    may be given it. ``envelope_to`` is the address in To, its domain as A-label.
+    """
+
+    envelope_from: str
+    envelope_to: str
+    data: bytes
+    needs_smtputf8: bool
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What the contact will see, decoded from the very bytes that would be sent."""
+
+    subject: str
+    html: str
+    text: str
+
+
+def missing(template: MessageTemplate) -> list[str]:
+    """What the campaign lacks before anything may be sent, as plain sentences."""
+    sentences = []
+    if not template.from_email.strip():
+        sentences.append("The campaign has no sender address.")
+    if not template.postal_address.strip():
+        sentences.append("The campaign has no postal address, which the law wants in every mail.")
+    return sentences
+
+
+class Composer:
+    """Makes the messages of one emailer. Raises BadTemplate. Not for several threads at once."""
+
+    def __init__(self, template: MessageTemplate) -> None:
+        self._missing = missing(template)
+        self._format = template.format
+        self._sender = Sender(
+            mime.header_text(template.from_name or template.from_email), template.postal_address
+        )
+        try:
+            self._subject = language.parse(template.subject)
+            self._content = language.parse(template.content)
+            self._headers = _Headers(template)
+        except BadContent as error:
+            raise BadTemplate(error.reason) from error
+        self._variants: dict[Path, _Variant] = {}
+        self._date = (_EPOCH, b"")
+        try:
+            self._variant(language.path(self._content, {}))
+        except CannotCompose as error:
+            raise BadTemplate(error.reason) from error
+
+    def compose(self, person: Person, date: datetime) -> Message:
+        """The message for this person, dated ``date`` (aware; to the second, never later).
+
+        Raises CannotCompose when this person's data cannot make a legal message, BadTemplate when
+        the campaign lacks what every message needs.
+        """
+        if self._missing:
+            raise BadTemplate(" ".join(self._missing))
+        return self._write(person, date)
+
+    def preview(self, person: Person) -> Preview:
+        """What this person would see. Works for a campaign that still lacks its sender."""
+        message = message_from_bytes(
+            self._write(person, _EPOCH).data, _class=EmailMessage, policy=policy.default
+        )
+        text, html = message.iter_parts()
+        return Preview(str(message["Subject"]), _decoded(html), _decoded(text))
+
+    def _write(self, person: Person, date: datetime) -> Message:
+        values = _values(person)
+        try:
+            address, needs_smtputf8 = mime.wire_address(person.email)
+        except mime.BadAddress as error:
+            raise CannotCompose(f"This contact cannot be written to: {error}.") from error
+        if not _OPAQUE.fullmatch(person.opaque) or not _OUR_URL.fullmatch(person.unsubscribe_url):
+            raise CannotCompose("The message's id or its unsubscribe link is not legal.")
+        subject = "".join(
+            [
+                piece if isinstance(piece, str) else piece.of(values)
+                for piece in language.follow(self._subject, language.path(self._subject, values))
+            ]
+        )
+        variant = self._variant(language.path(self._content, values))
+        data = b"".join(
+            [
+                *self._headers.write(person, address, subject, self._written(date)),
+                *variant.write(values),
+            ]
+        )
+        if len(data) > MESSAGE_LIMIT:
+            raise CannotCompose("The message would be too large with this contact's values.")
+        return Message(self._headers.envelope_from, address, data, needs_smtputf8)
+
+    def _written(self, date: datetime) -> bytes:
+        if date != self._date[0] or not self._date[1]:
+            if date.tzinfo is None:
+                raise ValueError("a date without a zone")
+            self._date = (date, format_datetime(date).encode("ascii"))
+        return self._date[1]
+
+    def _variant(self, taken: Path) -> "_Variant":
+        variant = self._variants.get(taken)
+        if variant is None:
+            try:
+                flat: Flat = language.follow(self._content, taken)
+                variant = _Variant(bodies(flat, self._format, self._sender))
+            except BadContent as error:
+                raise CannotCompose(error.reason) from error
+            if len(self._variants) >= VARIANTS_KEPT:
+                del self._variants[next(iter(self._variants))]
+            self._variants[taken] = variant
+        return variant
+
+
+class _Headers:
+    """The headers, with places for what varies. BadTemplate for what can never be legal."""
+
+    def __init__(self, template: MessageTemplate) -> None:
+        try:
+            domain = mime.wire_domain(template.mail_domain)
+            self.envelope_from = _sender_address(template.from_email)
+            reply_to = _sender_address(template.reply_to)
+        except mime.BadAddress as error:
+            raise BadTemplate(f"The campaign's sender cannot be used: {error}.") from error
+        if not _OPAQUE.fullmatch(template.campaign_uid):
+            raise BadTemplate("The campaign's uid is not legal in a header.")
+        self._first = b""
+        if self.envelope_from:
+            self._first = mime.mailbox("From", template.from_name, self.envelope_from) + b"\r\n"
+        self._after_id = f"@{domain}>\r\n".encode("ascii")
+        if reply_to:
+            self._after_id += mime.mailbox("Reply-To", "", reply_to) + b"\r\n"
+        self._after_id += b"List-Unsubscribe: <"
+        sender_id = sha256(domain.encode("ascii")).hexdigest()[:12]
+        self._last = (
+            ">\r\n"
+            "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+            f"List-Id: <{template.campaign_uid}.{domain}>\r\n"
+            f"Feedback-ID: {template.campaign_uid}:campaign:email:{sender_id}\r\n"
+            "Precedence: bulk\r\n"
+            "X-Auto-Response-Suppress: OOF, AutoReply\r\n"
+            "X-MCS-Delivery: "
+        ).encode("ascii")
+        self._end = (
+            b"\r\nMIME-Version: 1.0\r\n"
+            b'Content-Type: multipart/alternative; boundary="' + _BOUNDARY + b'"\r\n'
+        )
+
+    def write(self, person: Person, address: str, subject: str, date: bytes) -> list[bytes]:
+        opaque = person.opaque.encode("ascii")
+        return [
+            self._first,
+            mime.mailbox("To", person.name, address),
+            b"\r\n",
+            mime.unstructured("Subject", subject),
+            b"\r\nDate: ",
+            date,
+            b"\r\nMessage-ID: <",
+            opaque,
+            self._after_id,
+            person.unsubscribe_url.encode("ascii"),
+            self._last,
+            opaque,
+            self._end,
+        ]
+
+
+class _Variant:
+    """The body along one path through the content's choices: ready bytes with holes."""
+
+    def __init__(self, parts: Bodies) -> None:
+        self._ready: list[bytes] = []
+        self._holes: dict[Hole, list[int]] = {}
+        for kind, pieces in (("plain", parts.text), ("html", parts.html)):
+            self._ready.append(_part_start(kind))
+            for piece in pieces:
+                if isinstance(piece, Hole):
+                    self._holes.setdefault(piece, []).append(len(self._ready))
+                    self._ready.append(b"")
+                else:
+                    self._ready.append(mime.literal(piece))
+        self._ready.append(b"\r\n--" + _BOUNDARY + b"--\r\n")
+        self._filling = [
+            (hole.field.of, _WRITTEN[hole.place], places) for hole, places in self._holes.items()
+        ]
+
+    def write(self, values: Values) -> list[bytes]:
+        body = self._ready.copy()
+        for value_of, written, places in self._filling:
+            value = value_of(values)
+            if value:
+                encoded = written(value)
+                for place in places:
+                    body[place] = encoded
+        return body
+
+
+def _part_start(kind: str) -> bytes:
+    return (
+        b"\r\n--" + _BOUNDARY + b"\r\n"
+        b"Content-Type: text/" + kind.encode("ascii") + b'; charset="utf-8"\r\n'
+        b"Content-Transfer-Encoding: quoted-printable\r\n\r\n"
+    )
+
+
+def _html(value: str) -> bytes:
+    if mime.is_plain(value):
+        return mime.spliced(value)
+    return mime.spliced(escape(mime.body_text(value)).replace("\n", "<br>\n"))
+
+
+def _attribute(value: str) -> bytes:
+    return mime.spliced(escape(mime.body_text(value)).replace("\n", " "))
+
+
+def _url_part(value: str) -> bytes:
+    return mime.spliced(quote(mime.body_text(value), safe=""))
+
+
+def _text_url(value: str) -> bytes:
+    return mime.spliced(value if _SAFE_URL.fullmatch(value) else "#")
+
+
+def _html_url(value: str) -> bytes:
+    return mime.spliced(escape(value) if _SAFE_URL.fullmatch(value) else "#")
+
+
+_WRITTEN: dict[Place, Callable[[str], bytes]] = {
+    Place.TEXT: mime.spliced,
+    Place.HTML: _html,
+    Place.ATTRIBUTE: _attribute,
+    Place.URL_PART: _url_part,
+    Place.TEXT_URL: _text_url,
+    Place.HTML_URL: _html_url,
+}
+
+
+def _values(person: Person) -> dict[str, str]:
+    """The contact's attributes and the built-in fields; a column first_name wins over ours."""
+    values = dict(person.attributes)
+    values["name"] = person.name
+    values["email"] = person.email
+    values["unsubscribe_url"] = person.unsubscribe_url
+    if not values.get("first_name"):
+        values["first_name"] = person.name.strip().partition(" ")[0]
+    return values
+
+
+def _sender_address(email: str) -> str:
+    if not email.strip():
+        return ""
+    address, needs_smtputf8 = mime.wire_address(email.strip())
+    if needs_smtputf8:
+        raise mime.BadAddress("the part of the address before the @ has letters outside a to z")
+    return address
+
+
+def _decoded(part: MIMEPart) -> str:
+    return str(part.get_content()).replace("\r\n", "\n")
