@@ -1,0 +1,19 @@
+"""When a message that was refused for now is tried again."""
+
+from datetime import datetime, timedelta
+
+# Greylisting wants the same sender and a second try after 5 to 15 minutes.
+MINUTES = (1, 5, 15, 30, 60, 120, 240)
+JITTER = 0.2
+GIVE_UP_AFTER = timedelta(hours=24)
+
+
+def next_attempt(now: datetime, attempts: int, die: float) -> datetime:
+    """The moment of the next try after ``attempts`` tries; ``die`` is a draw from [0, 1)."""
+    minutes = MINUTES[min(max(attempts, 1), len(MINUTES)) - 1]
+    return now + timedelta(minutes=minutes * (1 - JITTER + 2 * JITTER * die))
+
+
+def give_up_at(started_at: datetime, last_moment: datetime) -> datetime:
+    """When trying ends: a day after the sending started, never past the campaign's last day."""
+    return min(started_at + GIVE_UP_AFTER, last_moment)

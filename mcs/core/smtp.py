@@ -1,0 +1,93 @@
+"""SMTP as text: replies read from bytes, and what a server's greeting offers (RFC 5321)."""
+
+import re
+from dataclasses import dataclass
+
+LONGEST_REPLY = 64 * 1024
+_LINE = re.compile(rb"^([2-5][0-9]{2})(?:([ -])(.*))?$", re.DOTALL)
+_ENHANCED = re.compile(r"^([245]\.\d{1,3}\.\d{1,3})(?:\s|$)")
+
+
+class BadReply(Exception):
+    """What the server says is no SMTP: the connection is of no more use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply: its code and the text of its lines."""
+
+    code: int
+    lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.lines).strip()
+
+    @property
+    def enhanced(self) -> str:
+        """The enhanced status code (RFC 3463), such as 5.1.1; empty when there is none."""
+        found = _ENHANCED.match(self.text)
+        return found.group(1) if found else ""
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.text}"
+
+
+class ReplyReader:
+    """Cuts a stream of bytes into replies. Raises BadReply for what is none."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._lines: list[str] = []
+
+    def feed(self, received: bytes) -> list[Reply]:
+        """The replies that ``received`` completes."""
+        lines = (self._rest + received).split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) > LONGEST_REPLY or len(self._lines) > 1000:
+            raise BadReply("the server's reply has no end")
+        replies = []
+        for line in lines:
+            reply = self._take(line.rstrip(b"\r"))
+            if reply is not None:
+                replies.append(reply)
+        return replies
+
+    def _take(self, line: bytes) -> Reply | None:
+        found = _LINE.match(line)
+        if found is None:
+            raise BadReply(f"the server said {line[:80]!r}, which is no SMTP reply")
+        code, separator, text = found.groups()
+        self._lines.append((text or b"").decode("utf-8", "replace"))
+        if separator == b"-":
+            return None
+        reply = Reply(int(code), tuple(self._lines))
+        self._lines = []
+        return reply
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What the server offers after EHLO."""
+
+    pipelining: bool = False
+    starttls: bool = False
+    smtputf8: bool = False
+    size: int | None = None
+    auth: frozenset[str] = frozenset()
+
+
+def offers(greeting: Reply) -> Offers:
+    """Read the reply to EHLO."""
+    words = {}
+    for line in greeting.lines[1:]:
+        keyword, _, rest = line.strip().partition(" ")
+        words[keyword.upper()] = rest.strip()
+    size = words.get("SIZE", "")
+    return Offers(
+        pipelining="PIPELINING" in words,
+        starttls="STARTTLS" in words,
+        smtputf8="SMTPUTF8" in words,
+        size=int(size) if size.isdigit() and int(size) else None,
+        auth=frozenset(words.get("AUTH", "").upper().split()),
+    )

@@ -1,0 +1,38 @@
+"""What a process without Flask stands on: its settings, its sessions, its job queue."""
+
+import os
+from dataclasses import dataclass
+
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from mcs import config
+from mcs.gateways.jobqueue import JobQueue
+from mcs.models import configure_engine
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One process's own: a connection is never shared over a fork."""
+
+    settings: config.Settings
+    sessions: sessionmaker[Session]
+    queue: JobQueue
+
+
+_made: dict[int, Runtime] = {}
+
+
+def runtime() -> Runtime:
+    """This process's runtime, made when it is first asked for."""
+    process = os.getpid()
+    if process not in _made:
+        _made.clear()
+        _made[process] = _make(config.load())
+    return _made[process]
+
+
+def _make(settings: config.Settings) -> Runtime:
+    engine = configure_engine(create_engine(settings.database_url, pool_pre_ping=True))
+    queue = JobQueue(settings.redis_url, settings.redis_tls_verify)
+    return Runtime(settings, sessionmaker(engine), queue)
