@@ -25,7 +25,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from mcs import config
 from mcs.app import create_app
+from mcs.gateways.jobqueue import JobQueue
 from mcs.models import configure_engine
+from tests.mail import Mailbox, MailServer
 
 # Monday, 23 November 2026, 09:00 UTC: the moment at which every story begins.
 MONDAY = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
@@ -188,3 +190,15 @@ def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
             print("gave up waiting", file=sys.stderr)
             raise TimeoutError(f"not true after {seconds} s: {true}")
         time.sleep(0.02)
+
+
+@pytest.fixture
+def mail_server() -> Iterator[MailServer]:
+    """A real SMTP server that accepts everything, until told otherwise."""
+    with MailServer(Mailbox()) as server:
+        yield server
+
+
+@pytest.fixture
+def queue(redis_url: str) -> JobQueue:
+    return JobQueue(redis_url)

@@ -72,3 +72,28 @@ def add_scenario(session: Session, campaign: Campaign, **given: object) -> Scena
     session.add(scenario)
     session.commit()
     return scenario
+
+
+def add_contacts(session: Session, campaign: Campaign, number: int) -> list[Contact]:
+    """P0 to P<number-1>, in one commit."""
+    contacts = [
+        Contact(
+            uid=f"contact{next(_numbers)}",
+            email=f"p{n}@people.example",
+            email_key=f"p{n}@people.example",
+            name=f"P{n}",
+            attributes={},
+            created_at=MADE_AT,
+            updated_at=MADE_AT,
+        )
+        for n in range(number)
+    ]
+    session.add_all(contacts)
+    session.flush()
+    batch_id = campaign.batch.id
+    session.add_all(
+        BatchContact(batch_id=batch_id, contact_id=contact.id, added_at=MADE_AT)
+        for contact in contacts
+    )
+    session.commit()
+    return contacts

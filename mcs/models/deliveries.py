@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from mcs.core.states import DELIVERY_STATES
 from mcs.models.base import Base, UtcDateTime
 from mcs.models.checks import one_of
+from mcs.models.sql import random_hex
 
 _SETTLED_BADLY = text(one_of("state", ("failed", "in_doubt", "skipped")))
 
@@ -16,7 +17,7 @@ class Delivery(Base):
     """The ledger row: written before the first message, never dropped.
 
     ``started_at`` is when its latest attempt was marked ``sending``, ``sent_at`` when a server
-    accepted it. ``message_id`` is fixed at the first attempt and equal on every later one.
+    accepted it. ``message_id`` is drawn when the row is born, so equal on every attempt.
     """
 
     __tablename__ = "deliveries"
@@ -51,6 +52,6 @@ class Delivery(Base):
     due_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    message_id: Mapped[str | None] = mapped_column(String(200))
+    message_id: Mapped[str] = mapped_column(String(64), insert_default=random_hex())
     reply_code: Mapped[int | None]
     reply_text: Mapped[str] = mapped_column(String(1000), default="")

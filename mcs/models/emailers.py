@@ -15,7 +15,7 @@ class Emailer(Base):
     """One sending of one scenario at one instant.
 
     ``recipients`` is counted independently of the deliveries and frozen when sending starts.
-    ``pause_reason`` is empty when a person paused it, a sentence when MCS did.
+    ``notice`` is a sentence for people: why MCS paused it, missed it, or cannot go on right now.
     """
 
     __tablename__ = "emailers"
@@ -40,7 +40,7 @@ class Emailer(Base):
     recipients: Mapped[int | None]
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    pause_reason: Mapped[str] = mapped_column(String(500), default="")
+    notice: Mapped[str] = mapped_column(String(500), default="")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     scenario: Mapped[Scenario] = relationship()

@@ -222,7 +222,7 @@ def upgrade():
         sa.Column("recipients", sa.Integer(), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("pause_reason", sa.String(length=500), nullable=False),
+        sa.Column("notice", sa.String(length=500), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(
             "state IN ('planned', 'sending', 'paused', 'sent', 'cancelled', 'missed')",
@@ -284,7 +284,7 @@ def upgrade():
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("message_id", sa.String(length=200), nullable=True),
+        sa.Column("message_id", sa.String(length=64), nullable=False),
         sa.Column("reply_code", sa.Integer(), nullable=True),
         sa.Column("reply_text", sa.String(length=1000), nullable=False),
         sa.CheckConstraint(

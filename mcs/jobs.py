@@ -1,0 +1,50 @@
+"""The jobs that RQ runs: each parses ids, calls one service, and is harmless when run twice.
+
+Their names are a contract with what waits in Redis (mcs.gateways.jobqueue.JOBS).
+"""
+
+import random
+from datetime import timedelta
+
+from mcs.gateways import clock, drain, smtp
+from mcs.runtime import runtime
+from mcs.services import due, emailers, lane, planning
+
+
+def plan_day() -> None:
+    """Plan the day ahead: rung at 06:00, and each minute as a safety net."""
+    here = runtime()
+    with here.sessions() as session:
+        planning.plan_day(session, clock.now(), here.queue)
+
+
+def tick() -> None:
+    """Look in SQL for what is due: each second."""
+    here = runtime()
+    with here.sessions() as session:
+        due.tick(session, clock.now(), here.queue, here.settings.on_doubt)
+
+
+def send_emailer(emailer_id: int) -> None:
+    """Start an emailer: rung at its instant."""
+    here = runtime()
+    late_limit = timedelta(minutes=here.settings.late_limit_minutes)
+    with here.sessions() as session:
+        emailers.send(session, clock.now(), here.queue, emailer_id, late_limit)
+
+
+def deliver_slice(slice_id: int) -> None:
+    """Send a slice of an emailer, and what else is due meanwhile."""
+    here = runtime()
+    given = lane.Surroundings(
+        sessions=here.sessions,
+        settings=here.settings,
+        server=smtp.server(here.settings),
+        now=clock.now,
+        dice=random.random,
+        stopping=drain.requested,
+    )
+    worked_on = lane.deliver(given, slice_id)
+    with here.sessions() as session:
+        for emailer_id in worked_on:
+            emailers.ring(session, clock.now(), here.queue, emailer_id)

@@ -1,0 +1,410 @@
+"""The ledger's writes: claim a slice, start messages, record answers, rescue what a death left.
+
+Every function here moves deliveries and their slice's counts in one transaction, and takes the
+slice's row lock first (the order of locks is emailers, slices, deliveries). Holding a slice means
+knowing its ``claim_token``; each write names it, and zero rows updated means the lease is lost.
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Result,
+    Select,
+    bindparam,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from mcs.models import Contact, Delivery, Emailer, Scenario, Slice
+from mcs.services import audiences
+from mcs.services.transactions import writing
+
+# Bulk updates here never touch loaded objects.
+NO_SYNC: dict[str, Any] = {"synchronize_session": False}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A slice that is ours until the lease ends, which every ``advance`` renews."""
+
+    slice_id: int
+    emailer_id: int
+    low_id: int
+    high_id: int
+    token: str
+
+
+@dataclass(frozen=True)
+class Due:
+    """A pending delivery that may go now, with its contact."""
+
+    id: int
+    attempts: int
+    opaque: str
+    email: str
+    email_key: str
+    name: str
+    attributes: dict[str, str]
+    contact_uid: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one attempt. ``state`` pending means: again at ``due_at``."""
+
+    delivery_id: int
+    state: str
+    at: datetime
+    reason: str = ""
+    reply_code: int | None = None
+    reply_text: str = ""
+    due_at: datetime | None = None
+
+
+def claim(
+    session: Session,
+    now: datetime,
+    lease: timedelta,
+    slice_id: int | None = None,
+    not_of: Collection[int] = (),
+) -> Claim | None:
+    """Claim a slice with something due: the one asked for, or the one that waits longest.
+
+    ``not_of`` names emailers of which the caller holds enough, so that a large one does not keep
+    the others waiting.
+    """
+    with writing(session):
+        query = _claimable(now)
+        if slice_id is not None:
+            query = query.where(Slice.id == slice_id)
+        if not_of:
+            query = query.where(Slice.emailer_id.not_in(not_of))
+        found = session.execute(
+            query.order_by(Slice.due_at, Slice.id)
+            .limit(1)
+            .with_for_update(skip_locked=True, of=Slice)
+        ).first()
+        if found is None:
+            return None
+        token = secrets.token_urlsafe(12)
+        session.execute(
+            update(Slice)
+            .where(Slice.id == found.id)
+            .values(claim_token=token, lease_until=now + lease)
+            .execution_options(**NO_SYNC)
+        )
+        return Claim(found.id, found.emailer_id, found.low_id, found.high_id, token)
+
+
+def due_slices(session: Session, now: datetime, limit: int) -> Sequence[int]:
+    """Slices that wait for a worker, longest first: what the clock rings for."""
+    query = _claimable(now).order_by(Slice.due_at, Slice.id).limit(limit)
+    return [row.id for row in session.execute(query)]
+
+
+def load(session: Session, now: datetime, claim: Claim) -> list[Due]:
+    """The due deliveries of a claimed slice, in the order of their ids: SLICE_SIZE at most."""
+    rows = session.execute(
+        select(
+            Delivery.id,
+            Delivery.attempts,
+            Delivery.message_id,
+            Contact.email,
+            Contact.email_key,
+            Contact.name,
+            Contact.attributes,
+            Contact.uid,
+        )
+        .join(Contact, Contact.id == Delivery.contact_id)
+        .where(*_in_range(claim), Delivery.state == "pending", Delivery.due_at <= now)
+        .order_by(Delivery.id)
+    )
+    due = [Due(*row) for row in rows]
+    session.commit()
+    return due
+
+
+@dataclass
+class Step:
+    """What one slice's messages did since the last commit, and which want to start.
+
+    ``refusals`` are attempts that ended before any content was sent: they start and end at once.
+    """
+
+    claim: Claim
+    outcomes: list[Outcome] = field(default_factory=list)
+    refusals: list[Outcome] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+
+
+def advance(
+    session: Session, now: datetime, lease: timedelta, steps: Iterable[Step]
+) -> tuple[set[int], list[Step]]:
+    """Record answers and start the next messages of several slices, in one commit.
+
+    Returns the deliveries that may go, and the steps whose lease is lost (nothing of those is
+    written). A start is refused when the delivery is no longer pending (suppressed, cancelled) or
+    its emailer is no longer sending. The leases of the slices are renewed.
+    """
+    started: set[int] = set()
+    lost = []
+    with writing(session):
+        for step in sorted(steps, key=lambda step: step.claim.slice_id):
+            if _hold(session, now, step.claim, lease):
+                started |= _take(session, now, step)
+            else:
+                lost.append(step)
+    return started, lost
+
+
+def still_sending(session: Session, delivery_ids: Sequence[int]) -> set[int]:
+    """Which of these are ``sending``: what a COMMIT did whose answer was cut off."""
+    query = select(Delivery.id).where(Delivery.id.in_(delivery_ids), Delivery.state == "sending")
+    found = set(session.scalars(query))
+    session.commit()
+    return found
+
+
+def release(session: Session, now: datetime, claim: Claim, not_before: datetime | None) -> bool:
+    """Give a slice back; True when nothing of it is left to do.
+
+    It is due again when the next of its pending deliveries is, and not before ``not_before``
+    (a server that cannot be reached). A lease already lost is nothing to give back.
+    """
+    with writing(session):
+        held = session.execute(
+            select(Slice.pending, Slice.sending)
+            .where(Slice.id == claim.slice_id, Slice.claim_token == claim.token)
+            .with_for_update()
+        ).first()
+        if held is None:
+            return False
+        due_at = session.scalars(
+            select(func.min(Delivery.due_at)).where(*_in_range(claim), Delivery.state == "pending")
+        ).one()
+        due_at = max(moment for moment in (due_at, not_before, now) if moment is not None)
+        session.execute(
+            update(Slice)
+            .where(Slice.id == claim.slice_id)
+            .values(claim_token=None, lease_until=None, due_at=due_at)
+            .execution_options(**NO_SYNC)
+        )
+        return bool(held.pending + held.sending == 0)
+
+
+def rescue(session: Session, now: datetime, on_doubt: str) -> int:
+    """Take over the slices whose worker died; how many messages were in flight.
+
+    What was pending stays so. What was started and not answered is in doubt: nobody can know
+    (RFC 1047). With ``on_doubt`` "resend" it goes again, with the same Message-ID.
+    """
+    rescued = 0
+    while (slice_id := _expired(session, now)) is not None:
+        rescued += _rescue(session, now, slice_id, on_doubt)
+    return rescued
+
+
+def settle_late(session: Session, claim: Claim, outcomes: Iterable[Outcome]) -> None:
+    """Acceptances that reached a worker after its lease: they settle what was put in doubt.
+
+    Only acceptances: a late refusal may belong to an attempt that has been made again since.
+    """
+    accepted = [outcome for outcome in outcomes if outcome.state == "sent"]
+    if not accepted:
+        return
+    with writing(session):
+        session.execute(select(Slice.id).where(Slice.id == claim.slice_id).with_for_update())
+        moved = Counter[str]()
+        for outcome in accepted:
+            settled = _rows(
+                session.execute(
+                    update(Delivery)
+                    .where(Delivery.id == outcome.delivery_id, Delivery.state == "in_doubt")
+                    .values(_columns(outcome))
+                    .execution_options(**NO_SYNC)
+                )
+            )
+            moved["in_doubt"] -= settled
+            moved["sent"] += settled
+        _count(session, claim.slice_id, moved)
+
+
+def _claimable(now: datetime) -> Select[int, int, int, int]:
+    return (
+        select(Slice.id, Slice.emailer_id, Slice.low_id, Slice.high_id)
+        .join(Emailer, Emailer.id == Slice.emailer_id)
+        .where(
+            Slice.pending > 0,
+            Slice.claim_token.is_(None),
+            Slice.due_at <= now,
+            Emailer.state == "sending",
+        )
+    )
+
+
+def _in_range(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    # The emailer too: ids of two emailers that were started at once are interleaved.
+    return (
+        Delivery.id >= claim.low_id,
+        Delivery.id <= claim.high_id,
+        Delivery.emailer_id == claim.emailer_id,
+    )
+
+
+def _take(session: Session, now: datetime, step: Step) -> set[int]:
+    moved = _record(session, step.claim, step.outcomes)
+    begun = [refusal.delivery_id for refusal in step.refusals]
+    started = _start(session, now, step.claim, begun + step.starts)
+    moved["pending"] -= len(started)
+    moved["sending"] += len(started)
+    moved.update(
+        _record(session, step.claim, [r for r in step.refusals if r.delivery_id in started])
+    )
+    _count(session, step.claim.slice_id, moved)
+    return started.difference(begun)
+
+
+def _hold(session: Session, now: datetime, claim: Claim, lease: timedelta) -> bool:
+    """Lock the slice, prove that it is ours, renew the lease."""
+    held = session.execute(
+        update(Slice)
+        .where(
+            Slice.id == claim.slice_id, Slice.claim_token == claim.token, Slice.lease_until > now
+        )
+        .values(lease_until=now + lease)
+        .execution_options(**NO_SYNC)
+    )
+    return _rows(held) == 1
+
+
+def _start(session: Session, now: datetime, claim: Claim, starts: Sequence[int]) -> set[int]:
+    if not starts:
+        return set()
+    sending = select(Emailer.id).where(Emailer.id == claim.emailer_id, Emailer.state == "sending")
+    return set(
+        session.scalars(
+            update(Delivery)
+            .where(Delivery.id.in_(starts), Delivery.state == "pending", sending.exists())
+            .values(state="sending", started_at=now, attempts=Delivery.attempts + 1)
+            .returning(Delivery.id)
+            .execution_options(**NO_SYNC)
+        )
+    )
+
+
+def _record(session: Session, claim: Claim, outcomes: Sequence[Outcome]) -> Counter[str]:
+    """Write the answers of messages in flight; the counts by which the states changed."""
+    moved = Counter[str]()
+    if not outcomes:
+        return moved
+    again = [outcome.delivery_id for outcome in outcomes if outcome.state == "pending"]
+    unwanted = _suppressed_since(session, claim, again) if again else {}
+    rows = []
+    for outcome in outcomes:
+        columns = _columns(outcome)
+        if outcome.delivery_id in unwanted:
+            columns |= {"state": "skipped", "reason": unwanted[outcome.delivery_id]}
+        rows.append({"row_id": outcome.delivery_id, **columns})
+        moved[columns["state"]] += 1
+    session.connection().execute(_RECORD, rows)
+    moved["sending"] -= len(rows)
+    return moved
+
+
+# By executemany: psycopg sends the rows in one round trip, sqlite3 loops over them in C.
+_RECORD = (
+    update(Delivery.__table__)  # type: ignore[arg-type]  # a Table, which mypy sees as FromClause
+    .where(Delivery.__table__.c.id == bindparam("row_id"))
+    .values(
+        {
+            name: bindparam(name)
+            for name in ("state", "reason", "due_at", "sent_at", "reply_code", "reply_text")
+        }
+    )
+)
+
+
+def _columns(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "state": outcome.state,
+        "reason": outcome.reason,
+        "due_at": outcome.due_at or outcome.at,
+        "sent_at": outcome.at if outcome.state == "sent" else None,
+        "reply_code": outcome.reply_code,
+        "reply_text": outcome.reply_text[:1000],
+    }
+
+
+def _suppressed_since(
+    session: Session, claim: Claim, delivery_ids: Sequence[int]
+) -> dict[int, str]:
+    """Those of the deliveries whose address was suppressed while they were in flight, and why."""
+    campaign_id = session.scalars(
+        select(Scenario.campaign_id)
+        .join(Emailer, Emailer.scenario_id == Scenario.id)
+        .where(Emailer.id == claim.emailer_id)
+    ).one()
+    suppressed = audiences.suppressed_addresses(campaign_id)
+    rows = session.execute(
+        select(Delivery.id, suppressed.c.reason)
+        .join(Contact, Contact.id == Delivery.contact_id)
+        .join(suppressed, suppressed.c.email_key == Contact.email_key)
+        .where(Delivery.id.in_(delivery_ids))
+    )
+    return dict(rows.all())
+
+
+def _count(session: Session, slice_id: int, moved: Mapping[str, int]) -> None:
+    changes = {state: getattr(Slice, state) + by for state, by in moved.items() if by}
+    if changes:
+        session.execute(
+            update(Slice).where(Slice.id == slice_id).values(changes).execution_options(**NO_SYNC)
+        )
+
+
+def _expired(session: Session, now: datetime) -> int | None:
+    return session.scalars(
+        select(Slice.id).where(Slice.lease_until < now).order_by(Slice.id).limit(1)
+    ).first()
+
+
+def _rescue(session: Session, now: datetime, slice_id: int, on_doubt: str) -> int:
+    with writing(session):
+        row = session.execute(
+            select(Slice.id, Slice.emailer_id, Slice.low_id, Slice.high_id, Slice.claim_token)
+            .where(Slice.id == slice_id, Slice.lease_until < now)
+            .with_for_update()
+        ).first()
+        if row is None:
+            return 0
+        claim = Claim(row.id, row.emailer_id, row.low_id, row.high_id, row.claim_token or "")
+        in_flight = session.scalars(
+            select(Delivery.id).where(*_in_range(claim), Delivery.state == "sending")
+        ).all()
+        state = "pending" if on_doubt == "resend" else "in_doubt"
+        reason = "the worker stopped before the server's answer was recorded"
+        moved = _record(
+            session, claim, [Outcome(id, state, now, reason=reason) for id in in_flight]
+        )
+        _count(session, claim.slice_id, moved)
+        session.execute(
+            update(Slice)
+            .where(Slice.id == slice_id)
+            .values(claim_token=None, lease_until=None, due_at=now)
+            .execution_options(**NO_SYNC)
+        )
+        return len(in_flight)
+
+
+def _rows(result: Result[Any]) -> int:
+    assert isinstance(result, CursorResult)
+    return result.rowcount

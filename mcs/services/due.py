@@ -1,0 +1,40 @@
+"""What is due, asked of SQL: the one look that makes up for every bell that did not ring."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from mcs.gateways.jobqueue import JobQueue
+from mcs.models import Emailer
+from mcs.services import deliveries, emailers
+
+# A second's worth of work for many workers; what is more is found the next second.
+RINGS = 64
+
+
+def tick(session: Session, now: datetime, queue: JobQueue, on_doubt: str) -> None:
+    """Take over what dead workers held, close what is done, and ring workers for what is due.
+
+    Idempotent, and harmless on several clocks at once: every job it rings claims before it acts.
+    """
+    deliveries.rescue(session, now, on_doubt)
+    for emailer_id in emailers.finished(session):
+        emailers.finish(session, now, emailer_id)
+    for emailer_id in due_emailers(session, now):
+        queue.enqueue("mcs.jobs.send_emailer", emailer_id, job_id=f"emailer-{emailer_id}")
+    for slice_id in deliveries.due_slices(session, now, RINGS):
+        queue.enqueue("mcs.jobs.deliver_slice", slice_id, job_id=f"slice-{slice_id}")
+
+
+def due_emailers(session: Session, now: datetime) -> Sequence[int]:
+    """Planned emailers whose instant has come."""
+    found = session.scalars(
+        select(Emailer.id)
+        .where(Emailer.state == "planned", Emailer.scheduled_at <= now)
+        .order_by(Emailer.scheduled_at)
+        .limit(RINGS)
+    ).all()
+    session.commit()
+    return found

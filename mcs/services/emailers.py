@@ -1,0 +1,505 @@
+"""Emailers: start one at its instant, hold it, stop it, and say how it stands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Insert, case, func, insert, literal, select, update
+from sqlalchemy.orm import Session
+
+from mcs.core.states import EMAILER_MOVES, may_move
+from mcs.core.walltime import instant
+from mcs.gateways.jobqueue import JobQueue
+from mcs.models import AuditEntry, Batch, Delivery, Emailer, Scenario, Slice, UtcDateTime
+from mcs.models.sql import random_hex
+from mcs.services import audiences
+from mcs.services.transactions import writing
+
+# Large enough that a worker rarely asks for the next, small enough that several share the end.
+SLICE_SIZE = 2000
+# More rings than workers would only wake them for nothing; the clock rings again each second.
+RINGS = 16
+
+
+class NotPossible(Exception):
+    """The emailer is in no state for this; the text says so to a person."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an emailer stands. The numbers always add up to ``recipients`` once it is started."""
+
+    state: str
+    recipients: int
+    pending: int
+    sending: int
+    sent: int
+    failed: int
+    in_doubt: int
+    skipped: int
+    skipped_by_reason: dict[str, int]
+    scheduled_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    next_due_at: datetime | None
+    notice: str
+
+    @property
+    def to_go(self) -> int:
+        return self.pending + self.sending
+
+    @property
+    def late_by(self) -> timedelta | None:
+        """How long after its instant it started."""
+        return None if self.started_at is None else self.started_at - self.scheduled_at
+
+
+def send(
+    session: Session, now: datetime, queue: JobQueue, emailer_id: int, late_limit: timedelta
+) -> None:
+    """Start an emailer that is due: planned -> sending, with a delivery per contact, in one commit.
+
+    Not due yet, or no longer planned: nothing happens, so the bell may ring early, late or twice.
+    Later than ``late_limit`` it becomes missed and waits for a person; so does one whose campaign
+    lacks a sender or a postal address (CAN-SPAM asks for both).
+    """
+    if _start(session, now, emailer_id, late_limit):
+        ring(session, now, queue, emailer_id)
+
+
+def ring(session: Session, now: datetime, queue: JobQueue, emailer_id: int) -> None:
+    """Call workers to an emailer's slices that are due."""
+    due = session.scalars(
+        select(Slice.id)
+        .where(
+            Slice.emailer_id == emailer_id,
+            Slice.pending > 0,
+            Slice.claim_token.is_(None),
+            Slice.due_at <= now,
+        )
+        .order_by(Slice.id)
+        .limit(RINGS)
+    ).all()
+    session.commit()
+    for slice_id in due:
+        queue.enqueue("mcs.jobs.deliver_slice", slice_id, job_id=f"slice-{slice_id}")
+
+
+def pause(
+    session: Session,
+    now: datetime,
+    emailer_id: int,
+    *,
+    user_id: int | None = None,
+    notice: str = "",
+) -> None:
+    """Stop starting messages; those in flight end. ``notice`` says why when MCS pauses it."""
+    with writing(session):
+        _move(session, now, emailer_id, "paused", user_id, notice=notice)
+
+
+def resume(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    emailer_id: int,
+    late_limit: timedelta,
+    *,
+    user_id: int | None = None,
+) -> None:
+    """Go on with a paused emailer.
+
+    One that would go on later than ``late_limit`` after its instant, with nobody served yet,
+    becomes missed instead and waits for a person who says "send now".
+    """
+    with writing(session):
+        emailer = _locked(session, emailer_id)
+        if now - emailer.scheduled_at > late_limit and not _served(session, emailer_id):
+            _move(session, now, emailer_id, "missed", user_id, notice=_too_late(emailer, now))
+            return
+        _move(session, now, emailer_id, "sending", user_id)
+        _wake(session, now, emailer_id)
+    ring(session, now, queue, emailer_id)
+
+
+def cancel(session: Session, now: datetime, emailer_id: int, *, user_id: int | None = None) -> None:
+    """Stop for good: what is still to go is skipped, what is in flight ends and is recorded.
+
+    Its scenario, if nobody was served, becomes a draft again that can be changed and scheduled.
+    """
+    with writing(session):
+        emailer = _locked(session, emailer_id)
+        started = emailer.recipients is not None
+        _move(session, now, emailer_id, "cancelled", user_id)
+        session.execute(
+            update(Emailer)
+            .where(Emailer.id == emailer_id)
+            .values(finished_at=now)
+            .execution_options(synchronize_session=False)
+        )
+        if started:
+            _skip_rest(session, emailer_id)
+            _record_served(session, emailer_id)
+        else:
+            _unschedule(session, now, emailer.scenario_id)
+
+
+def send_now(
+    session: Session, now: datetime, queue: JobQueue, emailer_id: int, *, user_id: int | None = None
+) -> None:
+    """Send a missed emailer after all, from now on."""
+    with writing(session):
+        emailer = _locked(session, emailer_id)
+        if emailer.state != "missed":
+            raise NotPossible(_refusal(emailer.state, "sent now"))
+        if emailer.recipients is None:
+            _refuse_incomplete(emailer)
+            _set_off(session, now, emailer)
+        else:
+            _wake(session, now, emailer_id)
+        _move(session, now, emailer_id, "sending", user_id)
+    ring(session, now, queue, emailer_id)
+
+
+def skip(session: Session, now: datetime, emailer_id: int, *, user_id: int | None = None) -> None:
+    """Let a missed emailer go: nobody gets it."""
+    with writing(session):
+        if _locked(session, emailer_id).state != "missed":
+            raise NotPossible("Only a missed sending can be skipped.")
+    cancel(session, now, emailer_id, user_id=user_id)
+
+
+def reschedule(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    emailer_id: int,
+    day: date,
+    at: time,
+    *,
+    user_id: int | None = None,
+) -> None:
+    """Give a missed emailer, of which nothing was sent, a new time: its scenario's."""
+    with writing(session):
+        emailer = _locked(session, emailer_id)
+        if emailer.state != "missed" or emailer.recipients is not None:
+            raise NotPossible("Only a missed sending that never began can get a new time.")
+        scenario, campaign = emailer.scenario, emailer.scenario.campaign
+        when = instant(day, at, ZoneInfo(campaign.timezone))
+        if when <= now:
+            raise NotPossible("The new time has passed already: choose a later one.")
+        if not campaign.start_date <= day <= campaign.end_date:
+            raise NotPossible(
+                f"The campaign runs from {campaign.start_date} to {campaign.end_date}:"
+                " choose a day within."
+            )
+        scenario.date, scenario.time, scenario.updated_at = day, at, now
+        emailer.scheduled_at = when
+        _move(session, now, emailer_id, "planned", user_id)
+    queue.enqueue_at(when, "mcs.jobs.send_emailer", emailer_id, job_id=f"emailer-{emailer_id}")
+
+
+def finish(session: Session, now: datetime, emailer_id: int) -> bool:
+    """Close an emailer of which nothing is left to do; True when this call closed it."""
+    with writing(session):
+        emailer = _locked(session, emailer_id)
+        open_slices = select(Slice.id).where(
+            Slice.emailer_id == emailer_id, Slice.pending + Slice.sending > 0
+        )
+        left = session.scalars(open_slices.limit(1)).first() is not None
+        _record_served(session, emailer_id)
+        if left or emailer.state != "sending":
+            return False
+        emailer.state, emailer.finished_at, emailer.notice = "sent", now, ""
+        return True
+
+
+def finished(session: Session) -> Sequence[int]:
+    """Emailers that are sending with nothing left to do: a worker died before it closed them."""
+    open_slices = select(Slice.id).where(
+        Slice.emailer_id == Emailer.id, Slice.pending + Slice.sending > 0
+    )
+    return session.scalars(
+        select(Emailer.id).where(Emailer.state == "sending", ~open_slices.exists())
+    ).all()
+
+
+def progress(session: Session, emailer_id: int) -> Progress:
+    """How an emailer stands, from its slices' counts: no count over the ledger."""
+    emailer = session.get_one(Emailer, emailer_id, populate_existing=True)
+    states = ("pending", "sending", "sent", "failed", "in_doubt", "skipped")
+    counts = session.execute(
+        select(*(func.coalesce(func.sum(getattr(Slice, state)), 0) for state in states)).where(
+            Slice.emailer_id == emailer_id
+        )
+    ).one()
+    reasons = session.execute(
+        select(Delivery.reason, func.count())
+        .where(Delivery.emailer_id == emailer_id, Delivery.state == "skipped")
+        .group_by(Delivery.reason)
+        .order_by(Delivery.reason)
+    )
+    next_due_at = session.scalars(
+        select(func.min(Slice.due_at)).where(Slice.emailer_id == emailer_id, Slice.pending > 0)
+    ).one()
+    return Progress(
+        state=emailer.state,
+        recipients=emailer.recipients or 0,
+        **{state: int(number) for state, number in zip(states, counts, strict=True)},
+        skipped_by_reason=dict(reasons.all()),
+        scheduled_at=emailer.scheduled_at,
+        started_at=emailer.started_at,
+        finished_at=emailer.finished_at,
+        next_due_at=next_due_at,
+        notice=emailer.notice,
+    )
+
+
+def note(session: Session, emailer_id: int, notice: str) -> None:
+    """Say on a sending emailer's page what holds it up; empty when all is well again."""
+    with writing(session):
+        session.execute(
+            update(Emailer)
+            .where(Emailer.id == emailer_id, Emailer.state == "sending", Emailer.notice != notice)
+            .values(notice=notice)
+            .execution_options(synchronize_session=False)
+        )
+
+
+def _start(session: Session, now: datetime, emailer_id: int, late_limit: timedelta) -> bool:
+    with writing(session):
+        try:
+            emailer = _locked(session, emailer_id)
+        except NotPossible:
+            return False  # withdrawn since the bell was set
+        if emailer.state != "planned" or emailer.scheduled_at > now:
+            return False
+        if now - emailer.scheduled_at > late_limit:
+            _move(session, now, emailer_id, "missed", notice=_too_late(emailer, now))
+            return False
+        try:
+            _refuse_incomplete(emailer)
+        except NotPossible as refusal:
+            _move(session, now, emailer_id, "missed", notice=str(refusal))
+            return False
+        _move(session, now, emailer_id, "sending")
+        _set_off(session, now, emailer)
+        return True
+
+
+def _set_off(session: Session, now: datetime, emailer: Emailer) -> None:
+    """Freeze the recipients and write the ledger: one delivery per contact of the batch."""
+    scenario = emailer.scenario
+    # Held against an import that adds to the batch between the count and the insert (a foreign
+    # key takes a share lock on this row).
+    session.execute(
+        select(Batch.id).where(Batch.campaign_id == scenario.campaign_id).with_for_update()
+    )
+    recipients = audiences.size(session, scenario.campaign_id, scenario.excludes_id)
+    session.execute(_snapshot(now, emailer.id, scenario.campaign_id, scenario.excludes_id))
+    session.execute(_slices(now, emailer.id))
+    written = session.scalars(
+        select(func.coalesce(func.sum(Slice.pending + Slice.skipped), 0)).where(
+            Slice.emailer_id == emailer.id
+        )
+    ).one()
+    if written != recipients:
+        # A contact left the batch in between: nothing is committed, the bell rings again.
+        raise RuntimeError(f"{written} deliveries for {recipients} recipients")
+    emailer.recipients, emailer.started_at = recipients, now
+    session.flush()
+
+
+def _snapshot(now: datetime, emailer_id: int, campaign_id: int, excludes_id: int | None) -> Insert:
+    """One delivery per contact of the batch; those left out are born skipped, with the reason."""
+    member = audiences.members(campaign_id, excludes_id).subquery()
+    rows = select(
+        literal(emailer_id),
+        member.c.contact_id,
+        case((member.c.reason == "", "pending"), else_="skipped"),
+        member.c.reason,
+        literal(0),
+        literal(now, type_=UtcDateTime()),
+        random_hex(),
+        literal(""),
+    ).order_by(member.c.contact_id)
+    columns = [
+        "emailer_id",
+        "contact_id",
+        "state",
+        "reason",
+        "attempts",
+        "due_at",
+        "message_id",
+        "reply_text",
+    ]
+    return insert(Delivery).from_select(columns, rows, include_defaults=False)
+
+
+def _slices(now: datetime, emailer_id: int) -> Insert:
+    """The ranges of the emailer's deliveries, with their counts."""
+    numbered = (
+        select(
+            Delivery.id,
+            case((Delivery.state == "pending", 1), else_=0).label("pending"),
+            ((func.row_number().over(order_by=Delivery.id) - 1) // SLICE_SIZE).label("part"),
+        )
+        .where(Delivery.emailer_id == emailer_id)
+        .subquery()
+    )
+    pending = func.sum(numbered.c.pending)
+    rows = (
+        select(
+            literal(emailer_id),
+            func.min(numbered.c.id),
+            func.max(numbered.c.id),
+            literal(now, type_=UtcDateTime()),
+            pending,
+            func.count() - pending,
+            *(literal(0) for _ in range(4)),
+        )
+        .group_by(numbered.c.part)
+        .order_by(func.min(numbered.c.id))
+    )
+    columns = ["emailer_id", "low_id", "high_id", "due_at", "pending", "skipped"]
+    columns += ["sending", "sent", "failed", "in_doubt"]
+    return insert(Slice).from_select(columns, rows, include_defaults=False)
+
+
+def _move(
+    session: Session,
+    now: datetime,
+    emailer_id: int,
+    state: str,
+    user_id: int | None = None,
+    *,
+    notice: str = "",
+) -> None:
+    """The one place where an emailer's state changes by somebody's wish. Raises NotPossible."""
+    emailer = _locked(session, emailer_id)
+    if not may_move(EMAILER_MOVES, emailer.state, state):
+        raise NotPossible(_refusal(emailer.state, state))
+    emailer.state, emailer.notice = state, notice
+    session.add(
+        AuditEntry(
+            at=now,
+            user_id=user_id,
+            verb=state,
+            noun="emailer",
+            noun_id=emailer_id,
+            detail={"notice": notice} if notice else {},
+        )
+    )
+    session.flush()
+
+
+def _locked(session: Session, emailer_id: int) -> Emailer:
+    """The emailer, locked after its scenario: the order in which who edits a scenario locks."""
+    of_emailer = select(Emailer.scenario_id).where(Emailer.id == emailer_id)
+    session.execute(
+        select(Scenario.id)
+        .where(Scenario.id == of_emailer.scalar_subquery())
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    emailer = session.scalars(
+        select(Emailer)
+        .where(Emailer.id == emailer_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).first()
+    if emailer is None:
+        raise NotPossible("This sending is no longer planned.")
+    return emailer
+
+
+def _refuse_incomplete(emailer: Emailer) -> None:
+    campaign = emailer.scenario.campaign
+    if not campaign.from_email:
+        raise NotPossible("The campaign has no sender address yet: add one, then send it.")
+    if not campaign.postal_address:
+        raise NotPossible("The campaign has no postal address yet: add one, then send it.")
+
+
+def _skip_rest(session: Session, emailer_id: int) -> None:
+    session.execute(
+        select(Slice.id)
+        .where(Slice.emailer_id == emailer_id, Slice.pending > 0)
+        .order_by(Slice.id)
+        .with_for_update()
+    )
+    session.execute(
+        update(Delivery)
+        .where(Delivery.emailer_id == emailer_id, Delivery.state == "pending")
+        .values(state="skipped", reason="cancelled")
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(
+        update(Slice)
+        .where(Slice.emailer_id == emailer_id, Slice.pending > 0)
+        .values(skipped=Slice.skipped + Slice.pending, pending=0)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _unschedule(session: Session, now: datetime, scenario_id: int) -> None:
+    session.execute(
+        update(Scenario)
+        .where(Scenario.id == scenario_id)
+        .values(state="draft", updated_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _wake(session: Session, now: datetime, emailer_id: int) -> None:
+    """Let the slices that wait for a server that was away be tried at once."""
+    session.execute(
+        update(Slice)
+        .where(Slice.emailer_id == emailer_id, Slice.pending > 0, Slice.claim_token.is_(None))
+        .values(due_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _served(session: Session, emailer_id: int) -> int:
+    return session.scalars(
+        select(func.coalesce(func.sum(Slice.sent), 0)).where(Slice.emailer_id == emailer_id)
+    ).one()
+
+
+def _record_served(session: Session, emailer_id: int) -> None:
+    """Write on the scenario how many contacts all its sendings served."""
+    scenario_id = session.scalars(select(Emailer.scenario_id).where(Emailer.id == emailer_id)).one()
+    served = (
+        select(func.coalesce(func.sum(Slice.sent), 0))
+        .join(Emailer, Emailer.id == Slice.emailer_id)
+        .where(Emailer.scenario_id == scenario_id)
+        .scalar_subquery()
+    )
+    session.execute(
+        update(Scenario)
+        .where(Scenario.id == scenario_id)
+        .values(contacts_served=served)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _too_late(emailer: Emailer, now: datetime) -> str:
+    minutes = int((now - emailer.scheduled_at).total_seconds() // 60)
+    return f"It could not start in time: it was {minutes:,} minutes late."
+
+
+_REFUSED = {
+    "sent": "it has been sent already",
+    "cancelled": "it has been cancelled",
+    "missed": "its time has passed",
+    "planned": "it has not started yet",
+    "sending": "it is being sent",
+    "paused": "it is paused",
+}
+_WISHES = {"paused": "paused", "sending": "resumed", "cancelled": "cancelled"}
+
+
+def _refusal(state: str, wish: str) -> str:
+    return f"This sending cannot be {_WISHES.get(wish, wish)}: {_REFUSED[state]}."

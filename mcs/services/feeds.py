@@ -1,0 +1,84 @@
+"""Feeds: a claimed slice as a stream of composed letters."""
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.orm import Session
+
+from mcs.config import Settings
+from mcs.core.message import CannotCompose, Composer, Message
+from mcs.core.retries import give_up_at
+from mcs.core.walltime import instant
+from mcs.models import Emailer
+from mcs.services import deliveries, letters
+from mcs.services.deliveries import Claim, Due, Outcome
+
+
+@dataclass(frozen=True)
+class Issue:
+    """What the letters of one emailer share: made once a lane, used by all its slices."""
+
+    composer: Composer
+    links: letters.Unsubscribing
+    give_up_at: datetime
+
+
+@dataclass(eq=False)
+class Feed:
+    """The letters of one claimed slice. ``out`` of them are taken and not yet recorded."""
+
+    claim: Claim
+    issue: Issue
+    waiting: deque[Due]
+    lease_until: datetime
+    out: int = 0
+    lost: bool = False
+
+    @property
+    def done(self) -> bool:
+        return not self.out and not self.waiting
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Letter:
+    """A message on its way to one contact."""
+
+    feed: Feed
+    due: Due
+    message: Message
+
+
+def issue(session: Session, settings: Settings, emailer_id: int) -> Issue:
+    """Prepare the letters of an emailer. Raises BadTemplate when none can be made."""
+    emailer = session.get_one(Emailer, emailer_id)
+    scenario = emailer.scenario
+    campaign = scenario.campaign
+    started_at = emailer.started_at or emailer.scheduled_at
+    last_moment = instant(
+        campaign.end_date + timedelta(days=1),
+        datetime.min.time(),
+        ZoneInfo(campaign.timezone),
+    )
+    prepared = Issue(
+        composer=Composer(letters.template(settings, campaign, scenario)),
+        links=letters.Unsubscribing(settings, campaign.uid),
+        give_up_at=give_up_at(started_at, last_moment),
+    )
+    session.commit()
+    return prepared
+
+
+def feed(session: Session, now: datetime, claim: Claim, prepared: Issue, lease: timedelta) -> Feed:
+    """The due letters of a slice claimed at ``now``."""
+    return Feed(claim, prepared, deque(deliveries.load(session, now, claim)), now + lease)
+
+
+def compose(feed: Feed, due: Due, now: datetime) -> Letter | Outcome:
+    """The letter for one delivery; or, for a contact that none can be made for, its failure."""
+    try:
+        message = feed.issue.composer.compose(letters.person(due, feed.issue.links), now)
+    except CannotCompose as error:
+        return Outcome(due.id, "failed", now, reason=f"no message could be made: {error.reason}")
+    return Letter(feed, due, message)

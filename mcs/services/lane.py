@@ -1,0 +1,316 @@
+"""The lane: one worker's SMTP connections, kept busy with the letters of claimed slices.
+
+A letter's row says ``sending`` before its content leaves, and its answer is committed before, or
+together with, the connection's next start. So a death leaves at most one letter in doubt per
+connection. While it serves a slice the lane claims further ones, of any emailer, before they are
+needed; it ends when nothing is due, when its time is up, or when the worker is asked to stop.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from mcs.config import Settings
+from mcs.core.message import BadTemplate
+from mcs.core.outcomes import Attempt, Scope, Verdict
+from mcs.gateways import smtp
+from mcs.models import Emailer
+from mcs.services import deliveries, emailers, feeds, suppressions
+from mcs.services.deliveries import Outcome, Step
+from mcs.services.feeds import Feed, Issue, Letter
+from mcs.services.recorder import Recorder, Told
+from mcs.services.talk import Talk
+
+T = TypeVar("T")
+
+# Ask for the next slice while this many letters per connection are left: no connection runs dry.
+LETTERS_AHEAD = 25
+KEEPER_SECONDS = 0.25
+# After this long other jobs get their turn; what is left of the slices is rung for again.
+TURN = timedelta(seconds=30)
+# How long to leave a server alone that cannot be reached, or wants no more for now.
+AWAY = timedelta(seconds=20)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a lane is given: it asks nobody else for the time, for luck, or whether to stop."""
+
+    sessions: sessionmaker[Session]
+    settings: Settings
+    server: smtp.Server
+    now: Callable[[], datetime]
+    dice: Callable[[], float]
+    stopping: Callable[[], bool]
+
+
+def deliver(given: Surroundings, slice_id: int) -> list[int]:
+    """Send a slice, and what else is due meanwhile; the emailers it worked on.
+
+    Harmless when run twice: a slice is claimed once. Returns at once when nothing is due.
+    """
+    return asyncio.run(Lane(given).run(slice_id))
+
+
+class Lane:
+    """The connections of one worker, and the slices they serve. Made inside a running loop."""
+
+    def __init__(self, given: Surroundings) -> None:
+        self._given = given
+        self._settings = given.settings
+        self._lease = timedelta(seconds=given.settings.lease_seconds)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._feeds: list[Feed] = []
+        self._issues: dict[int, Issue] = {}
+        self._served: set[int] = set()
+        self._more = asyncio.Event()
+        self._hungry = asyncio.Event()
+        self._ending = False
+        self._trouble = ""
+        self.on_doubt = given.settings.on_doubt
+        self._turn_ends = given.now() + TURN
+
+    async def run(self, slice_id: int) -> list[int]:
+        """See ``deliver``."""
+        self._recorder = Recorder(
+            self._given.sessions, self._given.now, self._lease, self._executor
+        )
+        try:
+            await self._claim(slice_id)
+            if self._feeds:
+                await self._serve()
+        finally:
+            await self._recorder.close()
+            self._executor.shutdown()
+        return sorted(self._served)
+
+    # The keeper: claims, renews, releases, and decides when it is over.
+
+    async def _serve(self) -> None:
+        number = min(self._settings.smtp_connections, max(1, self._waiting()))
+        talking = [asyncio.create_task(self._talk()) for _ in range(number)]
+        try:
+            while not all(task.done() for task in talking):
+                await self._keep()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._hungry.wait(), KEEPER_SECONDS)
+            await asyncio.gather(*talking)
+        finally:
+            for task in talking:
+                task.cancel()
+            await asyncio.gather(*talking, return_exceptions=True)
+            self._ending = True
+            await self._release(self._feeds)
+
+    async def _keep(self) -> None:
+        self._hungry.clear()
+        if self._given.stopping() or self._given.now() > self._turn_ends:
+            self._ending = True
+        if not self._ending:
+            await self._top_up()
+            if not self._waiting():
+                self._ending = True
+        if self._ending:
+            self._more.set()
+        await self._release([feed for feed in self._feeds if feed.done or feed.lost])
+        await self._renew()
+
+    async def _top_up(self) -> None:
+        """Claim more when little is waiting; and one of each other emailer that is due."""
+        while await self._claim(None, not_of={feed.claim.emailer_id for feed in self._feeds}):
+            pass
+        while self._waiting() < LETTERS_AHEAD * self._settings.smtp_connections:
+            if not await self._claim(None):
+                break
+
+    async def _claim(self, slice_id: int | None, not_of: set[int] | None = None) -> bool:
+        feed = await self._on_thread(partial(self._claim_now, slice_id, not_of or set()))
+        if feed is None:
+            return False
+        self._feeds.append(feed)
+        self._served.add(feed.claim.emailer_id)
+        self._more.set()
+        return True
+
+    def _claim_now(self, slice_id: int | None, not_of: set[int], session: Session) -> Feed | None:
+        now = self._given.now()
+        claim = deliveries.claim(session, now, self._lease, slice_id, not_of)
+        if claim is None:
+            return None
+        try:
+            if claim.emailer_id not in self._issues:
+                self._issues[claim.emailer_id] = feeds.issue(
+                    session, self._settings, claim.emailer_id
+                )
+        except BadTemplate as error:
+            self._pause_now(claim.emailer_id, str(error), session)
+            deliveries.release(session, now, claim, None)
+            return None
+        return feeds.feed(session, now, claim, self._issues[claim.emailer_id], self._lease)
+
+    async def _renew(self) -> None:
+        """Renew the leases of slices that commit rarely: a slow server, or one message left."""
+        now = self._given.now()
+        soon = now + self._lease * 0.8
+        if any(feed.lease_until < soon for feed in self._feeds):
+            await self._on_thread(partial(self._renew_now, now))
+
+    def _renew_now(self, now: datetime, session: Session) -> None:
+        held = [feed for feed in self._feeds if not feed.lost]
+        steps = [Step(feed.claim) for feed in held]
+        _, lost = deliveries.advance(session, now, self._lease, steps)
+        for feed in held:
+            feed.lease_until = now + self._lease
+            feed.lost = any(step.claim is feed.claim for step in lost)
+
+    async def _release(self, over: list[Feed]) -> None:
+        not_before = self._given.now() + AWAY if self._trouble and self._waiting() else None
+        for feed in over:
+            self._feeds.remove(feed)
+            if not feed.lost:
+                await self._on_thread(partial(self._release_now, feed, not_before))
+
+    def _release_now(self, feed: Feed, not_before: datetime | None, session: Session) -> None:
+        now = self._given.now()
+        emailers.note(session, feed.claim.emailer_id, self._trouble)
+        if deliveries.release(session, now, feed.claim, not_before):
+            emailers.finish(session, now, feed.claim.emailer_id)
+
+    # A connection takes letters, and says what it heard. (mcs.services.talk.Post)
+
+    async def _talk(self) -> None:
+        while (letter := await self._next()) is not None:
+            try:
+                connection = await smtp.connect(self._given.server)
+            except smtp.Refused as error:
+                self.put_back(letter)
+                await self._pause(self._feeds, str(error))
+                return
+            except smtp.Unreachable as error:
+                self.put_back(letter)
+                self._trouble = f"The mail server cannot be reached, trying again: {error}"
+                return
+            talk = Talk(connection, self)
+            try:
+                await talk.converse(letter)
+            finally:
+                connection.close()
+            if talk.trouble:
+                self._trouble = (
+                    f"The mail server wants no more for now, trying again: {talk.trouble}"
+                )
+                return
+            self._trouble = ""
+
+    async def _next(self) -> Letter | None:
+        """A letter, waiting for one while the keeper may still claim more."""
+        while (letter := self.take()) is None and not self._ending:
+            self._more.clear()
+            self._hungry.set()
+            await self._more.wait()
+        return letter
+
+    def take(self) -> Letter | None:
+        if self._ending:
+            return None
+        for feed in list(self._feeds):
+            # In turn, so that no emailer waits for another's end.
+            self._feeds.remove(feed)
+            self._feeds.append(feed)
+            while feed.waiting and not feed.lost:
+                feed.out += 1
+                letter = feeds.compose(feed, feed.waiting.popleft(), self._given.now())
+                if isinstance(letter, Letter):
+                    return letter
+                written = self._recorder.wish(refusals=[(feed, letter)])
+                written.add_done_callback(partial(_back, feed))
+        return None
+
+    def put_back(self, letter: Letter) -> None:
+        letter.feed.out -= 1
+        letter.feed.waiting.appendleft(letter.due)
+
+    def attempt(self, letter: Letter) -> Attempt:
+        return Attempt(
+            number=letter.due.attempts + 1,
+            at=self._given.now(),
+            give_up_at=letter.feed.issue.give_up_at,
+            die=self._given.dice(),
+        )
+
+    def expired(self, letter: Letter) -> bool:
+        letter.feed.lost = letter.feed.lost or self._given.now() >= letter.feed.lease_until
+        return letter.feed.lost
+
+    async def may_start(self, answered: Told | None, letter: Letter) -> bool:
+        started = await self._recorder.wish(outcomes=[answered] if answered else [], start=letter)
+        if answered is not None:
+            answered[0].out -= 1
+        if not started:
+            letter.feed.out -= 1
+            await self._look_again(letter.feed)
+        return started
+
+    async def record(self, answered: Told | None) -> None:
+        if answered is not None:
+            await self._recorder.wish(outcomes=[answered])
+            answered[0].out -= 1
+
+    async def refuse(self, answered: Told | None, letter: Letter, outcome: Outcome) -> None:
+        outcomes = [answered] if answered else []
+        await self._recorder.wish(outcomes=outcomes, refusals=[(letter.feed, outcome)])
+        letter.feed.out -= 1
+        if answered is not None:
+            answered[0].out -= 1
+
+    async def heed(self, letter: Letter, verdict: Verdict, said: str) -> None:
+        if verdict.scope is Scope.SENDER:
+            same = [f for f in self._feeds if f.claim.emailer_id == letter.feed.claim.emailer_id]
+            await self._pause(same, f"The mail server refuses this sender: {said}")
+        if verdict.scope is Scope.ADDRESS:
+            await self._on_thread(partial(self._suppress_now, letter.due.email_key))
+
+    async def _pause(self, held: list[Feed], notice: str) -> None:
+        """Stop what cannot go on without a person, at once, and mark nobody."""
+        for feed in held:
+            feed.waiting.clear()
+        for emailer_id in sorted({feed.claim.emailer_id for feed in held}):
+            await self._on_thread(partial(self._pause_now, emailer_id, notice))
+
+    async def _look_again(self, feed: Feed) -> None:
+        """After a refused start: was it the one contact, or has the emailer been stopped?"""
+        if feed.lost or not await self._on_thread(partial(self._is_sending, feed)):
+            feed.waiting.clear()
+
+    # On the ledger's thread, each with a session of its own.
+
+    async def _on_thread(self, verb: Callable[[Session], T]) -> T:
+        def run() -> T:
+            with self._given.sessions() as session:
+                return verb(session)
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+
+    def _pause_now(self, emailer_id: int, notice: str, session: Session) -> None:
+        with contextlib.suppress(emailers.NotPossible):
+            emailers.pause(session, self._given.now(), emailer_id, notice=notice)
+
+    def _suppress_now(self, email_key: str, session: Session) -> None:
+        suppressions.suppress(session, self._given.now(), email_key, suppressions.BOUNCED)
+
+    def _is_sending(self, feed: Feed, session: Session) -> bool:
+        return session.get_one(Emailer, feed.claim.emailer_id).state == "sending"
+
+    def _waiting(self) -> int:
+        return sum(len(feed.waiting) for feed in self._feeds if not feed.lost)
+
+
+def _back(feed: Feed, _written: asyncio.Future[bool]) -> None:
+    feed.out -= 1

@@ -1,0 +1,196 @@
+"""Suppressions: keep an address from being written to, at once and for good.
+
+A suppression is committed together with the skipping of the address's pending deliveries. The
+locks are taken in the order emailers, slices, deliveries, which every other writer keeps too:
+
+- the live emailers, shared: an emailer that is just being started either has its deliveries
+  committed, so that they are seen here, or is going to read this suppression;
+- the slices of the address's open deliveries: the lane starts a message, and takes one back after
+  a temporary refusal, under its slice's lock, so neither can slip between skipping and commit.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import Select, and_, delete, select, update
+from sqlalchemy.orm import Session
+
+from mcs.core.states import EMAILER_LIVE
+from mcs.core.tokens import Recipient
+from mcs.models import (
+    AuditEntry,
+    Campaign,
+    Contact,
+    Delivery,
+    Emailer,
+    Scenario,
+    Slice,
+    Suppression,
+)
+from mcs.services.transactions import writing
+
+UNSUBSCRIBED = "unsubscribed"
+BOUNCED = "bounced"
+
+
+def unsubscribe(
+    session: Session, now: datetime, recipient: Recipient, *, everywhere: bool = True
+) -> bool:
+    """Honour an unsubscribe link. True when the contact is known; saying it twice is the same."""
+    with writing(session):
+        contact, campaign = _known(session, recipient)
+        if contact is None or campaign is None:
+            return False
+        scope = None if everywhere else campaign.id
+        if _add(session, now, contact.email_key, UNSUBSCRIBED, scope):
+            session.add(_audit(now, "unsubscribed", contact, campaign, everywhere))
+    return True
+
+
+def resubscribe(session: Session, now: datetime, recipient: Recipient) -> bool:
+    """Take back what the recipient's own unsubscribe did; other suppressions stay."""
+    with writing(session):
+        contact, campaign = _known(session, recipient)
+        if contact is None or campaign is None:
+            return False
+        removed = session.execute(
+            delete(Suppression)
+            .where(
+                Suppression.email_key == contact.email_key,
+                Suppression.reason == UNSUBSCRIBED,
+                Suppression.campaign_id.is_(None) | (Suppression.campaign_id == campaign.id),
+            )
+            .returning(Suppression.id)
+        ).all()
+        if removed:
+            session.add(_audit(now, "resubscribed", contact, campaign, everywhere=True))
+    return True
+
+
+def suppress(
+    session: Session, now: datetime, email_key: str, reason: str, campaign_id: int | None = None
+) -> bool:
+    """Suppress an address, everywhere or for one campaign; False when it already was."""
+    with writing(session):
+        return _add(session, now, email_key, reason, campaign_id)
+
+
+def is_suppressed(session: Session, email_key: str, campaign_id: int) -> bool:
+    """Whether this campaign must not write to the address."""
+    query = select(Suppression.id).where(
+        Suppression.email_key == email_key,
+        Suppression.campaign_id.is_(None) | (Suppression.campaign_id == campaign_id),
+    )
+    return session.scalars(query.limit(1)).first() is not None
+
+
+def skip_pending(
+    session: Session, email_key: str, reason: str, campaign_id: int | None = None
+) -> int:
+    """Skip the address's pending deliveries, inside the caller's transaction; how many.
+
+    See the module for the locks that make it safe against a lane that is sending.
+    """
+    session.execute(_live_emailers(campaign_id).with_for_update(read=True))
+    session.execute(_open_slices(email_key, campaign_id).with_for_update(of=Slice))
+    open_ones = _open_deliveries(email_key, campaign_id).subquery()
+    skipped = session.execute(
+        update(Delivery)
+        .where(Delivery.id.in_(select(open_ones.c.id)), Delivery.state == "pending")
+        .values(state="skipped", reason=reason)
+        .returning(Delivery.id, Delivery.emailer_id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    for delivery_id, emailer_id in skipped:
+        session.execute(
+            update(Slice)
+            .where(
+                Slice.emailer_id == emailer_id,
+                Slice.low_id <= delivery_id,
+                Slice.high_id >= delivery_id,
+            )
+            .values(pending=Slice.pending - 1, skipped=Slice.skipped + 1)
+            .execution_options(synchronize_session=False)
+        )
+    return len(skipped)
+
+
+def _add(
+    session: Session, now: datetime, email_key: str, reason: str, campaign_id: int | None
+) -> bool:
+    known = select(Suppression.id).where(
+        Suppression.email_key == email_key,
+        Suppression.campaign_id.is_(None)
+        if campaign_id is None
+        else Suppression.campaign_id == campaign_id,
+    )
+    if session.scalars(known).first() is not None:
+        return False
+    session.add(
+        Suppression(email_key=email_key, campaign_id=campaign_id, reason=reason, created_at=now)
+    )
+    session.flush()
+    skip_pending(session, email_key, reason, campaign_id)
+    return True
+
+
+def _known(session: Session, recipient: Recipient) -> tuple[Contact | None, Campaign | None]:
+    """The contact, locked so that two clicks at once become one suppression; the campaign."""
+    contact = session.scalars(
+        select(Contact).where(Contact.uid == recipient.contact_uid).with_for_update()
+    ).first()
+    campaign = session.scalars(
+        select(Campaign).where(Campaign.uid == recipient.campaign_uid)
+    ).first()
+    return contact, campaign
+
+
+def _live_emailers(campaign_id: int | None) -> Select[int]:
+    query = select(Emailer.id).where(Emailer.state.in_(EMAILER_LIVE)).order_by(Emailer.id)
+    if campaign_id is None:
+        return query
+    return query.where(
+        Emailer.scenario_id.in_(select(Scenario.id).where(Scenario.campaign_id == campaign_id))
+    )
+
+
+def _open_deliveries(email_key: str, campaign_id: int | None) -> Select[int, int | None]:
+    query = (
+        select(Delivery.id, Delivery.emailer_id)
+        .join(Contact, Contact.id == Delivery.contact_id)
+        .where(Contact.email_key == email_key, Delivery.state.in_(("pending", "sending")))
+    )
+    if campaign_id is None:
+        return query
+    return (
+        query.join(Emailer, Emailer.id == Delivery.emailer_id)
+        .join(Scenario, Scenario.id == Emailer.scenario_id)
+        .where(Scenario.campaign_id == campaign_id)
+    )
+
+
+def _open_slices(email_key: str, campaign_id: int | None) -> Select[int]:
+    open_ones = _open_deliveries(email_key, campaign_id).subquery()
+    return (
+        select(Slice.id)
+        .join(
+            open_ones,
+            and_(
+                Slice.emailer_id == open_ones.c.emailer_id,
+                Slice.low_id <= open_ones.c.id,
+                Slice.high_id >= open_ones.c.id,
+            ),
+        )
+        .order_by(Slice.id)
+    )
+
+
+def _audit(
+    now: datetime, verb: str, contact: Contact, campaign: Campaign, everywhere: bool
+) -> AuditEntry:
+    return AuditEntry(
+        at=now,
+        verb=verb,
+        noun="contact",
+        noun_id=contact.id,
+        detail={"campaign": campaign.id, "everywhere": everywhere},
+    )

@@ -1,0 +1,189 @@
+"""The talk on one SMTP connection: letter after letter, one round trip each where it can be.
+
+The order that keeps the ledger honest: the envelope may go ahead of the row's start, the content
+only after it is committed; and the answer to one letter is committed with the start of the next.
+"""
+
+from typing import Protocol
+
+from mcs.core.outcomes import Attempt, Scope, Stage, Verdict, cut_off, judge
+from mcs.core.smtp import Reply
+from mcs.gateways.smtp import Connection, Disconnected
+from mcs.services.deliveries import Outcome
+from mcs.services.feeds import Letter
+from mcs.services.recorder import Told
+
+# Servers dislike endless connections; a new one costs three round trips in a hundred.
+LETTERS_PER_CONNECTION = 100
+
+
+class Post(Protocol):
+    """What a talk asks of its lane."""
+
+    on_doubt: str
+
+    def take(self) -> Letter | None:
+        """A letter to send next, if one is there."""
+
+    def put_back(self, letter: Letter) -> None:
+        """A letter that was taken and not tried."""
+
+    def attempt(self, letter: Letter) -> Attempt:
+        """The attempt being made at the letter now."""
+
+    def expired(self, letter: Letter) -> bool:
+        """Whether the letter's lease has ended; its feed is then given up."""
+
+    async def may_start(self, answered: Told | None, letter: Letter) -> bool:
+        """Record an answer and start the next letter, in one commit."""
+
+    async def record(self, answered: Told | None) -> None:
+        """Record an answer."""
+
+    async def refuse(self, answered: Told | None, letter: Letter, outcome: Outcome) -> None:
+        """Record an answer, and an attempt that ended before any content was sent."""
+
+    async def heed(self, letter: Letter, verdict: Verdict, said: str) -> None:
+        """Do what a refusal asks for beyond its letter: pause the emailer, suppress the address."""
+
+
+class Talk:
+    """One connection's letters. ``trouble`` says afterwards why it is no good, if it is not."""
+
+    def __init__(self, connection: Connection, post: Post) -> None:
+        self._connection = connection
+        self._post = post
+        self._pipelining = connection.offers.pipelining
+        self.trouble = ""
+        self.carried = 0
+
+    async def converse(self, first: Letter) -> None:
+        """Send letters until there are none, or the connection has carried its share."""
+        letter: Letter | None = first
+        answered: Told | None = None
+        self._introduce(first)
+        while letter is not None:
+            try:
+                refusal = await self._hear_envelope(letter)
+            except Disconnected as error:
+                self._post.put_back(letter)
+                # Between letters a server may simply end a connection (Yahoo does): no attempt.
+                if not self.carried:
+                    self.trouble = str(error)
+                break
+            if refusal is not None:
+                verdict, reply = refusal
+                await self._post.refuse(
+                    answered, letter, outcome(letter, verdict, reply, self._post)
+                )
+                answered = None
+                await self._post.heed(letter, verdict, str(reply))
+                letter = await self._after_refusal(verdict, str(reply))
+                continue
+            if not await self._post.may_start(answered, letter):
+                # Suppressed, paused or cancelled after the server said "go on": only closing the
+                # connection takes back a DATA.
+                return
+            answered, letter = await self._hand_over(letter)
+        await self._post.record(answered)
+        if self._connection.open:
+            await self._connection.quit()
+
+    def _introduce(self, letter: Letter) -> None:
+        """Send the envelope; without pipelining, its first line."""
+        message = letter.message
+        if self._cannot_carry(letter):
+            return
+        if self._pipelining:
+            self._connection.envelope(
+                message.envelope_from, message.envelope_to, message.needs_smtputf8
+            )
+        else:
+            self._connection.mail(message.envelope_from, message.needs_smtputf8)
+
+    def _cannot_carry(self, letter: Letter) -> bool:
+        return letter.message.needs_smtputf8 and not self._connection.offers.smtputf8
+
+    async def _hear_envelope(self, letter: Letter) -> tuple[Verdict, Reply | None] | None:
+        """None when the server waits for the content; else its refusal, and what that means."""
+        if self._cannot_carry(letter):
+            return Verdict("failed", "the mail server takes no such address (SMTPUTF8)"), None
+        refusal: tuple[Stage, Reply] | None = None
+        for stage in (Stage.MAIL, Stage.RCPT, Stage.DATA):
+            if not self._pipelining:
+                if refusal is not None:
+                    break
+                self._say(stage, letter)
+            reply = await self._connection.reply()
+            accepted = reply.code == 354 if stage is Stage.DATA else reply.code // 100 == 2
+            if refusal is None and not accepted:
+                refusal = (stage, reply)
+            elif refusal is not None and reply.code == 354:
+                # It waits for content although it refused the envelope: an empty one, for nobody.
+                self._connection.content(b"")
+                await self._connection.dot_reply()
+        if refusal is None:
+            return None
+        return judge(*refusal, self._post.attempt(letter)), refusal[1]
+
+    def _say(self, stage: Stage, letter: Letter) -> None:
+        if stage is Stage.RCPT:
+            self._connection.rcpt(letter.message.envelope_to)
+        elif stage is Stage.DATA:
+            self._connection.command("DATA")
+
+    async def _after_refusal(self, verdict: Verdict, said: str) -> Letter | None:
+        """Reset and go on with another letter, unless the server wants no more of us for now."""
+        if verdict.scope in (Scope.RATE, Scope.SENDER):
+            self.trouble = f"the mail server says: {said}"
+            return None
+        try:
+            if verdict.scope is not None:
+                self._connection.command("RSET")
+                await self._connection.reply()
+        except Disconnected as error:
+            self.trouble = str(error)
+            return None
+        letter = self._post.take()
+        if letter is not None:
+            self._introduce(letter)
+        return letter
+
+    async def _hand_over(self, letter: Letter) -> tuple[Told | None, Letter | None]:
+        """Send the content of a started letter, and with it the envelope of the following one."""
+        if self._post.expired(letter):
+            # Frozen between the commit and here: somebody else has taken the slice over.
+            self._connection.close()
+            return None, None
+        self._connection.content(letter.message.data)
+        self.carried += 1
+        following = self._post.take() if self.carried < LETTERS_PER_CONNECTION else None
+        if following is not None and self._pipelining:
+            self._introduce(following)
+        try:
+            reply = await self._connection.dot_reply()
+        except Disconnected as error:
+            if following is not None:
+                self._post.put_back(following)
+            self.trouble = str(error)
+            verdict = cut_off(error.dot_left, self._post.on_doubt, self._post.attempt(letter))
+            return (letter.feed, outcome(letter, verdict, None, self._post)), None
+        verdict = judge(Stage.DOT, reply, self._post.attempt(letter))
+        if verdict.scope is not None:
+            await self._post.heed(letter, verdict, str(reply))
+        if following is not None and not self._pipelining:
+            self._introduce(following)
+        return (letter.feed, outcome(letter, verdict, reply, self._post)), following
+
+
+def outcome(letter: Letter, verdict: Verdict, reply: Reply | None, post: Post) -> Outcome:
+    """The ledger's words for a verdict."""
+    return Outcome(
+        delivery_id=letter.due.id,
+        state=verdict.state,
+        at=post.attempt(letter).at,
+        reason=verdict.reason,
+        reply_code=reply.code if reply else None,
+        reply_text=reply.text if reply else "",
+        due_at=verdict.due_at,
+    )

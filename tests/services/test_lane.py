@@ -1,0 +1,379 @@
+"""The lane against a real SMTP server: whom it serves, what the ledger says afterwards."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from mcs.config import Settings
+from mcs.core.tokens import Recipient
+from mcs.gateways import smtp
+from mcs.gateways.jobqueue import JobQueue
+from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario, Slice, Suppression
+from mcs.services import deliveries, emailers, lane, planning, suppressions
+from tests.mail import MailServer
+from tests.people import add_campaign, add_contact, add_contacts, add_scenario
+
+LATE_LIMIT = timedelta(minutes=120)
+Run = Callable[[], None]
+
+
+@pytest.fixture
+def campaign(session: Session) -> Campaign:
+    return add_campaign(session)
+
+
+@pytest.fixture
+def scenario(session: Session, campaign: Campaign) -> Scenario:
+    return add_scenario(session, campaign)
+
+
+@pytest.fixture
+def given(
+    sessions: sessionmaker[Session], settings: Settings, mail_server: MailServer, now: datetime
+) -> lane.Surroundings:
+    settings = replace(settings, mail_server="127.0.0.1", mail_port=mail_server.port)
+    return lane.Surroundings(
+        sessions=sessions,
+        settings=settings,
+        server=smtp.server(settings),
+        now=lambda: now,
+        dice=lambda: 0.5,
+        stopping=lambda: False,
+    )
+
+
+def start(session: Session, now: datetime, queue: JobQueue) -> int:
+    """Plan the day and start its one emailer; its id."""
+    (emailer_id,) = planning.plan_day(session, now, queue)
+    emailers.send(session, now, queue, emailer_id, LATE_LIMIT)
+    return emailer_id
+
+
+def deliver(given: lane.Surroundings, emailer_id: int) -> None:
+    with given.sessions() as session:
+        slice_ids = session.scalars(select(Slice.id).where(Slice.emailer_id == emailer_id)).all()
+    for slice_id in slice_ids:
+        lane.deliver(given, slice_id)
+
+
+def states(session: Session, emailer_id: int) -> dict[str, str]:
+    """Each contact's name and what became of it."""
+    session.rollback()  # a new look, not the old snapshot
+    rows = session.execute(
+        select(Contact.name, Delivery.state)
+        .join(Contact, Contact.id == Delivery.contact_id)
+        .where(Delivery.emailer_id == emailer_id)
+    )
+    return dict(rows.all())
+
+
+def counted(session: Session, emailer_id: int) -> dict[str, int]:
+    """The slices' counts, which pages show; they must equal the ledger's at every moment."""
+    session.rollback()  # a new look, not the old snapshot
+    progress = emailers.progress(session, emailer_id)
+    counts = {
+        state: getattr(progress, state)
+        for state in ("pending", "sending", "sent", "failed", "in_doubt", "skipped")
+    }
+    ledger = dict.fromkeys(counts, 0)
+    for state in states_of_all(session, emailer_id):
+        ledger[state] += 1
+    assert counts == ledger
+    assert sum(counts.values()) == progress.recipients
+    return {state: number for state, number in counts.items() if number}
+
+
+def states_of_all(session: Session, emailer_id: int) -> list[str]:
+    return list(
+        session.scalars(select(Delivery.state).where(Delivery.emailer_id == emailer_id)).all()
+    )
+
+
+def test_ann_and_bob_are_served_and_charlie_who_unsubscribed_is_not(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+) -> None:
+    for name in ("Ann", "Bob"):
+        add_contact(session, campaign, name)
+    charlie = add_contact(session, campaign, "Charlie")
+    suppressions.unsubscribe(session, now, Recipient(charlie.uid, campaign.uid))
+
+    emailer_id = start(session, now, queue)
+    deliver(given, emailer_id)
+
+    assert mail_server.mailbox.recipients == ["ann@people.example", "bob@people.example"]
+    assert states(session, emailer_id) == {"Ann": "sent", "Bob": "sent", "Charlie": "skipped"}
+    assert counted(session, emailer_id) == {"sent": 2, "skipped": 1}
+    emailer = session.get_one(Emailer, emailer_id)
+    assert (emailer.state, emailer.recipients) == ("sent", 3)
+    assert session.get_one(Scenario, scenario.id).contacts_served == 2
+    ann = next(m for m in mail_server.mailbox.caught if m.recipient.startswith("ann"))
+    delivery = session.scalars(
+        select(Delivery)
+        .join(Contact, Contact.id == Delivery.contact_id)
+        .where(Contact.name == "Ann")
+    ).one()
+    assert ann.delivery == delivery.message_id
+    assert ann.message["Subject"] == "Hello Ann"
+    assert (delivery.reply_code, delivery.attempts) == (250, 1)
+
+
+def test_every_job_twice_is_harmless(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+) -> None:
+    add_contact(session, campaign, "Ann")
+    emailer_id = start(session, now, queue)
+    assert planning.plan_day(session, now, queue) == []
+    emailers.send(session, now, queue, emailer_id, LATE_LIMIT)
+    deliver(given, emailer_id)
+    deliver(given, emailer_id)
+    emailers.finish(session, now, emailer_id)
+    assert mail_server.mailbox.recipients == ["ann@people.example"]
+    assert counted(session, emailer_id) == {"sent": 1}
+
+
+@pytest.mark.parametrize("connections", [1, 3, 40])
+def test_each_of_five_hundred_gets_one(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+    connections: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(emailers, "SLICE_SIZE", 90)
+    contacts = [contact.email for contact in add_contacts(session, campaign, 500)]
+    emailer_id = start(session, now, queue)
+    given = replace(given, settings=replace(given.settings, smtp_connections=connections))
+    deliver(given, emailer_id)
+    assert mail_server.mailbox.recipients == sorted(contacts)
+    assert counted(session, emailer_id) == {"sent": 500}
+
+
+@pytest.mark.parametrize(
+    ("at", "reply", "state", "reason"),
+    [
+        ("rcpt", "550 5.1.1 No such user", "failed", "there is no such address"),
+        ("rcpt", "552 5.2.2 Mailbox full", "failed", "the mailbox does not take mail"),
+        ("rcpt", "450 4.2.0 Greylisted", "pending", "the mail server asks to try later"),
+        ("dot", "554 5.6.0 Not like this", "failed", "the message was refused"),
+        ("dot", "451 4.3.0 Try later", "pending", "the mail server asks to try later"),
+        ("dot", "452 4.3.1 No room", "pending", "the mail server asks to slow down"),
+    ],
+)
+def test_a_refusal_of_bob_is_bobs_alone(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+    at: str,
+    reply: str,
+    state: str,
+    reason: str,
+) -> None:
+    for name in ("Ann", "Bob", "Cleo"):
+        add_contact(session, campaign, name)
+
+    def answer(recipient: str) -> str:
+        return reply if recipient.startswith("bob") else ""
+
+    setattr(mail_server.mailbox, f"at_{at}", answer)
+    given = replace(given, settings=replace(given.settings, smtp_connections=1))
+    emailer_id = start(session, now, queue)
+    deliver(given, emailer_id)
+    if "slow down" in reason:
+        # The server wants no more for now: the others go a little later.
+        given = replace(given, now=lambda: now + timedelta(seconds=25))
+        deliver(given, emailer_id)
+    assert states(session, emailer_id) == {"Ann": "sent", "Bob": state, "Cleo": "sent"}
+    counted(session, emailer_id)
+    bob = session.scalars(select(Delivery).where(Delivery.state == state)).one()
+    assert (bob.reason, bob.reply_code, bob.attempts) == (reason, int(reply[:3]), 1)
+    bounced = session.scalars(select(Suppression.reason)).all()
+    assert bounced == (["bounced"] if "5.1.1" in reply else [])
+
+    if state == "pending":
+        setattr(mail_server.mailbox, f"at_{at}", lambda recipient: "")
+        later = now + timedelta(minutes=2)
+        deliver(replace(given, now=lambda: later), emailer_id)
+        assert states(session, emailer_id)["Bob"] == "sent"
+        assert session.get_one(Emailer, emailer_id).state == "sent"
+        ids = [caught.delivery for caught in mail_server.mailbox.caught]
+        assert len(set(ids)) == 3
+
+
+def test_a_server_that_is_away_loses_nobody(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+) -> None:
+    add_contact(session, campaign, "Ann")
+    emailer_id = start(session, now, queue)
+    deliver(replace(given, server=replace(given.server, port=1)), emailer_id)
+    assert counted(session, emailer_id) == {"pending": 1}
+    assert "cannot be reached" in emailers.progress(session, emailer_id).notice
+    deliver(replace(given, now=lambda: now + timedelta(seconds=30)), emailer_id)
+    assert counted(session, emailer_id) == {"sent": 1}
+    assert emailers.progress(session, emailer_id).notice == ""
+
+
+def test_pause_stops_and_resume_goes_on(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+) -> None:
+    add_contacts(session, campaign, 20)
+    emailer_id = start(session, now, queue)
+
+    def pause_at_the_fifth(_recipient: str) -> str:
+        if len(mail_server.mailbox.caught) == 4:
+            with given.sessions() as other:
+                emailers.pause(other, now, emailer_id)
+        return ""
+
+    mail_server.mailbox.at_dot = pause_at_the_fifth
+    given = replace(given, settings=replace(given.settings, smtp_connections=1))
+    deliver(given, emailer_id)
+    assert counted(session, emailer_id) == {"sent": 5, "pending": 15}
+    assert session.get_one(Emailer, emailer_id).state == "paused"
+    mail_server.mailbox.at_dot = lambda recipient: ""
+    emailers.resume(session, now, queue, emailer_id, LATE_LIMIT)
+    deliver(given, emailer_id)
+    assert counted(session, emailer_id) == {"sent": 20}
+
+
+def test_cancel_half_way_skips_the_rest(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+) -> None:
+    add_contacts(session, campaign, 10)
+    emailer_id = start(session, now, queue)
+
+    def cancel_at_the_third(_recipient: str) -> str:
+        if len(mail_server.mailbox.caught) == 2:
+            with given.sessions() as other:
+                emailers.cancel(other, now, emailer_id)
+        return ""
+
+    mail_server.mailbox.at_dot = cancel_at_the_third
+    given = replace(given, settings=replace(given.settings, smtp_connections=1))
+    deliver(given, emailer_id)
+    assert counted(session, emailer_id) == {"sent": 3, "skipped": 7}
+    assert session.get_one(Emailer, emailer_id).state == "cancelled"
+    assert session.get_one(Scenario, scenario.id).contacts_served == 3
+
+
+def test_a_dead_workers_slice_is_rescued_with_its_doubt(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+) -> None:
+    for name in ("Ann", "Bob", "Cleo"):
+        add_contact(session, campaign, name)
+    emailer_id = start(session, now, queue)
+    lease = timedelta(seconds=45)
+    claim = deliveries.claim(session, now, lease)
+    assert claim is not None
+    ann, *_rest = deliveries.load(session, now, claim)
+    step = deliveries.Step(claim, starts=[ann.id])
+    assert deliveries.advance(session, now, lease, [step]) == ({ann.id}, [])
+
+    # Nobody touches it while the lease lasts; then it is rescued, once.
+    deliver(given, emailer_id)
+    assert counted(session, emailer_id) == {"sending": 1, "pending": 2}
+    later = now + timedelta(seconds=46)
+    assert deliveries.rescue(session, later, "hold") == 1
+    assert deliveries.rescue(session, later, "hold") == 0
+    deliver(replace(given, now=lambda: later), emailer_id)
+    assert counted(session, emailer_id) == {"sent": 2, "in_doubt": 1}
+    assert mail_server.mailbox.recipients == ["bob@people.example", "cleo@people.example"]
+
+    # The frozen worker wakes: it starts nothing, but what it knows to be accepted counts.
+    stale = deliveries.Step(claim, starts=[ann.id])
+    assert deliveries.advance(session, later, lease, [stale]) == (set(), [stale])
+    accepted = deliveries.Outcome(ann.id, "sent", later, reply_code=250)
+    deliveries.settle_late(session, claim, [accepted])
+    assert counted(session, emailer_id) == {"sent": 3}
+
+
+def test_resend_sends_the_doubtful_again_with_its_message_id(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+) -> None:
+    add_contact(session, campaign, "Ann")
+    emailer_id = start(session, now, queue)
+    lease = timedelta(seconds=45)
+    claim = deliveries.claim(session, now, lease)
+    assert claim is not None
+    (ann,) = deliveries.load(session, now, claim)
+    deliveries.advance(session, now, lease, [deliveries.Step(claim, starts=[ann.id])])
+    later = now + timedelta(seconds=46)
+    deliveries.rescue(session, later, "resend")
+    deliver(replace(given, now=lambda: later), emailer_id)
+    assert counted(session, emailer_id) == {"sent": 1}
+    (caught,) = mail_server.mailbox.caught
+    assert caught.delivery == ann.opaque
+
+
+def test_unsubscribing_takes_back_what_is_pending(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+) -> None:
+    ann = add_contact(session, campaign, "Ann")
+    add_contact(session, campaign, "Bob")
+    emailer_id = start(session, now, queue)
+    link = Recipient(ann.uid, campaign.uid)
+    assert suppressions.unsubscribe(session, now, link)
+    assert suppressions.unsubscribe(session, now, link)
+    assert counted(session, emailer_id) == {"pending": 1, "skipped": 1}
+    deliver(given, emailer_id)
+    assert mail_server.mailbox.recipients == ["bob@people.example"]
+    assert emailers.progress(session, emailer_id).skipped_by_reason == {"unsubscribed": 1}
