@@ -40,7 +40,10 @@ class Signer:
     def read(self, token: str) -> Recipient | None:
         """Whom the token speaks of, or None when it was not signed by us for this purpose."""
         try:
-            contact_uid, campaign_uid = self._serializer.loads(token)
-        except (BadData, ValueError, TypeError):
+            payload = self._serializer.loads(token)
+        except BadData:
             return None
-        return Recipient(contact_uid, campaign_uid)
+        match payload:
+            case [str(contact_uid), str(campaign_uid)]:
+                return Recipient(contact_uid, campaign_uid)
+        return None

@@ -1,0 +1,229 @@
+"""The planner's stories: the same comes out whenever, and however often, it runs."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, time, timedelta
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from mcs.gateways.jobqueue import JobQueue
+from mcs.models import Emailer
+from mcs.services import emailers, planning
+from tests.people import add_campaign, add_contact, add_scenario
+
+LIMIT = timedelta(minutes=120)
+
+
+def planned(session: Session) -> list[tuple[int, str, datetime]]:
+    session.rollback()
+    rows = session.execute(
+        select(Emailer.scenario_id, Emailer.state, Emailer.scheduled_at).order_by(Emailer.id)
+    )
+    return [tuple(row) for row in rows]
+
+
+def test_the_days_scenarios_each_get_one_emailer(
+    session: Session, now: datetime, queue: JobQueue
+) -> None:
+    campaign = add_campaign(session)
+    today = add_scenario(session, campaign, time=time(15, 0))
+    add_scenario(session, campaign, date=date(2026, 11, 25))
+    add_scenario(session, campaign, state="draft")
+    (emailer_id,) = planning.plan_day(session, now, queue)
+    assert planning.plan_day(session, now, queue) == []
+    at = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
+    assert planned(session) == [(today.id, "planned", at)]
+    assert queue.scheduled(f"emailer-{emailer_id}")
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "made"),
+    [
+        (date(2026, 11, 23), date(2026, 11, 23), 1),
+        (date(2026, 11, 1), date(2026, 11, 23), 1),
+        (date(2026, 11, 23), date(2026, 12, 24), 1),
+        (date(2026, 11, 1), date(2026, 11, 22), 0),
+        (date(2026, 11, 24), date(2026, 12, 24), 0),
+    ],
+)
+def test_first_and_last_day_are_included(
+    session: Session, now: datetime, queue: JobQueue, first: date, last: date, made: int
+) -> None:
+    add_scenario(session, add_campaign(session, start_date=first, end_date=last))
+    assert len(planning.plan_day(session, now, queue)) == made
+
+
+@pytest.mark.parametrize(
+    "campaign", [{"active": False}, {"archived_at": datetime(2026, 11, 22, tzinfo=UTC)}]
+)
+def test_a_campaign_that_is_off_sends_nothing(
+    session: Session, now: datetime, queue: JobQueue, campaign: dict[str, object]
+) -> None:
+    add_scenario(session, add_campaign(session, **campaign))
+    assert planning.plan_day(session, now, queue) == []
+
+
+def test_on_a_day_means_the_date_in_the_campaigns_zone(
+    session: Session, now: datetime, queue: JobQueue
+) -> None:
+    # 26 November, 08:00 in Auckland, is still the 25th in London.
+    campaign = add_campaign(session, timezone="Pacific/Auckland")
+    add_scenario(session, campaign, date=date(2026, 11, 26), time=time(8, 0))
+    assert planning.plan_day(session, now, queue, on=date(2026, 11, 25)) == []
+    assert len(planning.plan_day(session, now, queue, on=date(2026, 11, 26))) == 1
+
+
+def test_an_edit_moves_the_planned_emailer(
+    session: Session, now: datetime, queue: JobQueue
+) -> None:
+    campaign = add_campaign(session)
+    scenario = add_scenario(session, campaign, time=time(15, 0))
+    (emailer_id,) = planning.plan_day(session, now, queue)
+    scenario.date, scenario.time = date(2026, 11, 28), time(8, 30)
+    session.commit()
+    assert planning.plan_campaign(session, now, queue, campaign.id) == [emailer_id]
+    at = datetime(2026, 11, 28, 7, 30, tzinfo=UTC)
+    assert planned(session) == [(scenario.id, "planned", at)]
+
+
+@pytest.mark.parametrize("change", ["draft", "inactive", "archived", "outside"])
+def test_what_should_not_go_out_is_withdrawn_and_comes_back(
+    session: Session, now: datetime, queue: JobQueue, change: str
+) -> None:
+    campaign = add_campaign(session)
+    scenario = add_scenario(session, campaign, time=time(15, 0))
+    planning.plan_day(session, now, queue)
+    if change == "draft":
+        scenario.state = "draft"
+    elif change == "inactive":
+        campaign.active = False
+    elif change == "archived":
+        campaign.archived_at = now
+    else:
+        campaign.start_date = date(2026, 11, 24)
+    session.commit()
+    planning.plan_campaign(session, now, queue, campaign.id)
+    assert planned(session) == []
+    scenario.state, campaign.active, campaign.archived_at = "scheduled", True, None
+    campaign.start_date = date(2026, 11, 23)
+    session.commit()
+    planning.plan_campaign(session, now, queue, campaign.id)
+    assert len(planned(session)) == 1
+
+
+def test_two_planners_at_once_plan_each_once(
+    sessions: sessionmaker[Session], session: Session, now: datetime, queue: JobQueue
+) -> None:
+    campaign = add_campaign(session)
+    for _ in range(5):
+        add_scenario(session, campaign, time=time(15, 0))
+    session.commit()
+
+    def plan(_number: int) -> int:
+        with sessions() as own:
+            return len(planning.plan_day(own, now, queue))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(plan, range(4))) == 5
+    assert len(planned(session)) == 5
+
+
+def test_late_within_the_limit_goes_at_once_and_says_so(
+    session: Session, now: datetime, queue: JobQueue
+) -> None:
+    campaign = add_campaign(session)
+    add_contact(session, campaign, "Ann")
+    add_scenario(session, campaign)
+    (emailer_id,) = planning.plan_day(session, now, queue)
+    emailers.send(session, now + timedelta(minutes=119), queue, emailer_id, LIMIT)
+    progress = emailers.progress(session, emailer_id)
+    assert (progress.state, progress.late_by) == ("sending", timedelta(minutes=119))
+
+
+def test_later_than_the_limit_is_missed_until_a_person_says(
+    session: Session, now: datetime, queue: JobQueue
+) -> None:
+    campaign = add_campaign(session)
+    add_contact(session, campaign, "Ann")
+    add_scenario(session, campaign)
+    late = now + timedelta(minutes=121)
+    (emailer_id,) = planning.plan_day(session, late, queue)
+    emailers.send(session, late, queue, emailer_id, LIMIT)
+    assert emailers.progress(session, emailer_id).state == "missed"
+    assert planning.plan_day(session, late, queue) == []
+    with pytest.raises(emailers.NotPossible):
+        emailers.pause(session, late, emailer_id)
+    emailers.send_now(session, late, queue, emailer_id)
+    progress = emailers.progress(session, emailer_id)
+    assert (progress.state, progress.recipients, progress.pending) == ("sending", 1, 1)
+
+
+def test_a_missed_one_gets_a_new_time(session: Session, now: datetime, queue: JobQueue) -> None:
+    campaign = add_campaign(session)
+    add_contact(session, campaign, "Ann")
+    scenario = add_scenario(session, campaign)
+    late = now + timedelta(hours=3)
+    (emailer_id,) = planning.plan_day(session, late, queue)
+    emailers.send(session, late, queue, emailer_id, LIMIT)
+    for day, at in ((date(2026, 11, 23), time(10, 0)), (date(2026, 12, 5), time(10, 0))):
+        with pytest.raises(emailers.NotPossible):
+            emailers.reschedule(session, late, queue, emailer_id, day, at)
+    emailers.reschedule(session, late, queue, emailer_id, date(2026, 11, 24), time(9, 0))
+    assert planned(session) == [(scenario.id, "planned", datetime(2026, 11, 24, 8, 0, tzinfo=UTC))]
+    assert planning.plan_day(session, late, queue) == []
+
+
+def test_nothing_goes_out_early(session: Session, now: datetime, queue: JobQueue) -> None:
+    campaign = add_campaign(session)
+    add_contact(session, campaign, "Ann")
+    add_scenario(session, campaign)
+    (emailer_id,) = planning.plan_day(session, now - timedelta(hours=1), queue)
+    emailers.send(session, now - timedelta(microseconds=1), queue, emailer_id, LIMIT)
+    assert emailers.progress(session, emailer_id).state == "planned"
+    emailers.send(session, now, queue, emailer_id, LIMIT)
+    assert emailers.progress(session, emailer_id).state == "sending"
+
+
+def test_a_campaign_without_postal_address_cannot_start(
+    session: Session, now: datetime, queue: JobQueue
+) -> None:
+    campaign = add_campaign(session, postal_address="")
+    add_contact(session, campaign, "Ann")
+    add_scenario(session, campaign)
+    (emailer_id,) = planning.plan_day(session, now, queue)
+    emailers.send(session, now, queue, emailer_id, LIMIT)
+    progress = emailers.progress(session, emailer_id)
+    assert progress.state == "missed"
+    assert "postal address" in progress.notice
+    with pytest.raises(emailers.NotPossible, match="postal address"):
+        emailers.send_now(session, now, queue, emailer_id)
+
+
+def test_a_cancelled_plan_becomes_a_draft_that_can_be_scheduled_again(
+    session: Session, now: datetime, queue: JobQueue
+) -> None:
+    campaign = add_campaign(session)
+    scenario = add_scenario(session, campaign, time=time(15, 0))
+    (emailer_id,) = planning.plan_day(session, now, queue)
+    emailers.cancel(session, now, emailer_id)
+    session.refresh(scenario)
+    assert scenario.state == "draft"
+    assert planning.plan_day(session, now, queue) == []
+    scenario.state = "scheduled"
+    session.commit()
+    assert len(planning.plan_day(session, now, queue)) == 1
+    assert [state for _, state, _ in planned(session)] == ["cancelled", "planned"]
+
+
+def test_only_those_added_since(session: Session, now: datetime, queue: JobQueue) -> None:
+    campaign = add_campaign(session)
+    add_contact(session, campaign, "Ann")
+    scenario = add_scenario(session, campaign)
+    (first,) = planning.plan_day(session, now, queue)
+    emailers.send(session, now, queue, first, LIMIT)
+    add_contact(session, campaign, "Bob")
+    add_scenario(session, campaign, excludes_id=scenario.id)
+    (second,) = planning.plan_day(session, now, queue)
+    emailers.send(session, now, queue, second, LIMIT)
+    assert emailers.progress(session, second).recipients == 1
