@@ -21,6 +21,7 @@ from redis.exceptions import TimeoutError as RedisSilent
 from redis.retry import Retry
 from rq import Queue
 from rq.job import Job, JobStatus
+from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.utils import import_attribute, utcformat
 from rq_scheduler import Scheduler
@@ -62,12 +63,13 @@ REST_SECONDS = 2.0
 
 _RING = """
 local job, list, scheduled, failed, queues = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local runs, results = KEYS[6], KEYS[7]
 local id, at, alive_since = ARGV[1], ARGV[2], ARGV[3]
 local waiting = redis.call('LPOS', list, id)
 if waiting and redis.call('EXISTS', job) == 1 then return 0 end
 local state = redis.call('HMGET', job, 'status', 'last_heartbeat')
 if state[1] == 'started' and state[2] and state[2] >= alive_since then return 0 end
-redis.call('DEL', job)
+redis.call('DEL', job, runs, results)
 redis.call('HSET', job, unpack(ARGV, 4))
 redis.call('ZREM', failed, id)
 if at ~= '' then
@@ -138,7 +140,7 @@ class JobQueue:
         An id that waits or runs is not queued twice; one that was scheduled for later, failed, or
         lost its worker is queued now.
         """
-        return self._told(lambda: self._send(name, args, job_id, None))
+        return self.told(lambda: self._send(name, args, job_id, None))
 
     def enqueue_at(self, at: datetime, name: str, *args: object, job_id: str) -> bool:
         """Have the clock ring the job at an instant, never before it. False when Redis is away.
@@ -147,19 +149,11 @@ class JobQueue:
         """
         if at.tzinfo is None:
             raise ValueError("enqueue_at needs an instant with a zone")
-        return self._told(lambda: self._send(name, args, job_id, at))
+        return self.told(lambda: self._send(name, args, job_id, at))
 
     def cancel(self, job_id: str) -> bool:
         """Take a job that has not begun out of Redis. False when Redis is away."""
-        return self._told(lambda: self._withdraw(job_id))
-
-    def scheduled(self, job_id: str) -> bool:
-        """Whether the clock is to ring this id. False too when Redis is away."""
-
-        def look() -> bool:
-            return self.connection.zscore(Scheduler.scheduled_jobs_key, job_id) is not None
-
-        return bool(self._answer(look))
+        return self.told(lambda: self._withdraw(job_id))
 
     def alive(self, key: str, name: str) -> bool:
         """Say that a worker (WORKERS_KEY) or a clock (CLOCKS_KEY) of this name lives."""
@@ -171,11 +165,11 @@ class JobQueue:
                 pipeline.zremrangebyscore(key, 0, moment - ALIVE_SECONDS)
                 pipeline.execute()
 
-        return self._told(say)
+        return self.told(say)
 
     def gone(self, key: str, name: str) -> bool:
         """Say that a worker or a clock has ended."""
-        return self._told(lambda: self.connection.zrem(key, name))
+        return self.told(lambda: self.connection.zrem(key, name))
 
     def health(self) -> QueueHealth:
         """Asks Redis; never raises."""
@@ -189,6 +183,10 @@ class JobQueue:
             return QueueHealth(redis=True, workers=int(workers), clock=clocks > 0)
 
         return self._answer(count) or QueueHealth(redis=False, workers=0, clock=False)
+
+    def told(self, ask: Callable[[], object]) -> bool:
+        """Say something to Redis. False when it is away, which the log says once."""
+        return self._answer(lambda: (ask(), True)[1]) is True
 
     def _send(self, name: str, args: tuple[object, ...], job_id: str, at: datetime | None) -> None:
         kind = JOBS[name]
@@ -214,6 +212,8 @@ class JobQueue:
                 Scheduler.scheduled_jobs_key,
                 queue.failed_job_registry.key,
                 Queue.redis_queues_keys,
+                job.execution_registry.key,
+                Result.get_key(job_id),
             ],
             args=[
                 job_id,
@@ -238,9 +238,6 @@ class JobQueue:
         """Redis's clock: workers on many hosts need not agree about theirs."""
         seconds, microseconds = self.connection.time()
         return float(seconds) + float(microseconds) / 1e6
-
-    def _told(self, ask: Callable[[], object]) -> bool:
-        return self._answer(lambda: (ask(), True)[1]) is True
 
     def _answer(self, ask: Callable[[], T]) -> T | None:
         """What Redis says, or None when it does not; said once in the log, not each time."""
