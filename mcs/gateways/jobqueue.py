@@ -268,6 +268,8 @@ def connect(url: str, tls_verify: bool = True, silence: float = SOCKET_SECONDS) 
         # Once more after a connection that a restart cut; a silent Redis is not asked again.
         "retry": Retry(ConstantBackoff(0), 1, supported_errors=(RedisAway,)),
         "health_check_interval": 15,
+        # Else it looks its own version up on disk, 5 ms for each connection of each horse.
+        "driver_info": None,
     }
     if not url.startswith("unix://"):
         options["socket_connect_timeout"] = silence
