@@ -62,11 +62,8 @@ class _Child:
 class Supervisor:
     """Runs parts in the foreground. ``ledger`` is the file in which it notes its processes."""
 
-    def __init__(
-        self, environ: Mapping[str, str], folder: Path, ledger: Path, announce: Callable[[], str]
-    ) -> None:
+    def __init__(self, environ: Mapping[str, str], folder: Path, ledger: Path) -> None:
         self.environ, self.folder, self.ledger = environ, folder, ledger
-        self.announce = announce
         self.children: list[_Child] = []
         self.sessions: set[int] = set()
         self.selector = selectors.DefaultSelector()
@@ -89,14 +86,14 @@ class Supervisor:
                 names = ", ".join(part.name for part in late)
                 raise NotStarted(f"{names} did not come up within {seconds:.0f} s")
 
-    def run(self, ready: Callable[[], bool]) -> None:
-        """Keep everything running until a signal; announce once it is ready."""
-        announced = False
+    def run(self, ready: Callable[[], bool], greeting: str) -> None:
+        """Keep everything running until a signal; say the greeting once it is ready."""
+        greeted = False
         while not self.stopping:
-            self._turn(1 if announced else 0.05)
-            if not announced and ready():
-                announced = True
-                self.say(self.announce())
+            self._turn(1 if greeted else 0.05)
+            if not greeted and ready():
+                greeted = True
+                self.say(greeting)
 
     def take_signals(self) -> None:
         """SIGINT, SIGTERM and SIGHUP stop everything; a second one does it in a hurry."""
