@@ -42,10 +42,10 @@ class Round:
 
 
 def rounds(zone: ZoneInfo) -> tuple[Round, ...]:
-    """The planner at 06:00 in the installation's zone, and a tick each minute as a safety net."""
+    """The planner at 06:00 in the installation's zone, and each minute as a safety net."""
     return (
         Round("mcs.jobs.plan_day", lambda after: daily.next_daily(after, PLAN_AT, zone)),
-        Round("mcs.jobs.tick", daily.next_minute),
+        Round("mcs.jobs.plan_day", daily.next_minute),
     )
 
 

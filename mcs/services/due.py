@@ -8,17 +8,20 @@ from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Emailer
-from mcs.services import deliveries, emailers
+from mcs.services import deliveries, emailers, planning
 
 # A second's worth of work for many workers; what is more is found the next second.
 RINGS = 64
 
 
 def tick(session: Session, now: datetime, queue: JobQueue, on_doubt: str) -> None:
-    """Take over what dead workers held, close what is done, and ring workers for what is due.
+    """Plan what nobody planned, take over what dead workers held, close what is done, and ring
+    workers for what is due.
 
     Idempotent, and harmless on several clocks at once: every job it rings claims before it acts.
     """
+    if planning.overlooked(session, now):
+        planning.plan_day(session, now, queue)
     deliveries.rescue(session, now, on_doubt)
     for emailer_id in emailers.finished(session):
         emailers.finish(session, now, emailer_id)

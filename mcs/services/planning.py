@@ -46,6 +46,25 @@ def plan_campaign(
     return _plan(session, now, queue, _scenarios().where(Scenario.campaign_id == campaign_id))
 
 
+def overlooked(session: Session, now: datetime) -> bool:
+    """Whether ``plan_day`` would make an emailer now: a look that writes nothing."""
+    rows = session.execute(
+        _scenarios().where(
+            Scenario.state == "scheduled",
+            Campaign.active,
+            Scenario.date <= (now + HORIZON + ZONES).date(),
+            Scenario.date.between(Campaign.start_date, Campaign.end_date),
+            _without_emailer(),
+        )
+    )
+    found = any(
+        (when := intended(scenario, campaign)) is not None and when <= now + HORIZON
+        for scenario, campaign in rows
+    )
+    session.commit()
+    return found
+
+
 def upcoming(
     session: Session, now: datetime, until: datetime
 ) -> Sequence[tuple[Scenario, datetime]]:

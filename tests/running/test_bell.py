@@ -98,7 +98,7 @@ def test_the_planner_rings_at_six_in_the_zone_and_comes_round(
     queue = JobQueue(redis_url)
     bell = Bell(queue, BERLIN)
     bell.ring(now)
-    assert scheduled(queue) == ["tick-20261123T0901", "plan_day-20261124T0500"]
+    assert scheduled(queue) == ["plan_day-20261123T0901", "plan_day-20261124T0500"]
     six = datetime(2026, 11, 24, 5, 0, tzinfo=UTC)
     bell.ring(six - timedelta(seconds=1))
     assert "plan_day-20261124T0500" not in waiting(queue)
