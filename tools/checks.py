@@ -1,0 +1,78 @@
+"""``make test``: every check, each in a block of its own, on SQLite and on PostgreSQL.
+
+The last lines are pytest's own summaries. The exit code is 1 when any check failed; all run.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+NO_BROWSER = """
+!!  NO CHROMIUM FOUND: the browser tests are SKIPPED, so this run proves nothing about the pages
+!!  in a real browser. Install one (Debian: apt-get install chromium) and run make test again.
+"""
+
+
+def main() -> int:
+    """Run all; 1 when any failed."""
+    failed = [
+        name
+        for name, command in (
+            ("format", ["ruff", "format", "--check", "."]),
+            ("lint", ["ruff", "check", "."]),
+            ("types", ["mypy"]),
+            ("floors", ["lint-imports"]),
+        )
+        if not _passes(name, command)
+    ]
+    summaries = []
+    for database in ("sqlite", "postgres"):
+        passed, summary = _tests(database)
+        summaries.append(f"{database}: {summary}")
+        if not passed:
+            failed.append(f"tests on {database}")
+    if failed:
+        print(f"\nFAILED: {', '.join(failed)}")
+    print("\n" + "\n".join(summaries), flush=True)
+    return 1 if failed else 0
+
+
+def _passes(name: str, command: list[str]) -> bool:
+    _heading(name)
+    done = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT, check=False)
+    return done.returncode == 0
+
+
+def _tests(database: str) -> tuple[bool, str]:
+    """Whether the suite passed on a database, and pytest's last line about it."""
+    _heading(f"tests on {database}")
+    command = [str(BIN / "pytest"), "-q", "-n", os.environ.get("MCS_TEST_PROCESSES", "2")]
+    command += ["--dist", "loadgroup"]
+    if not any(shutil.which(name) for name in CHROMIUM):
+        print(NO_BROWSER, flush=True)
+        command += ["-m", "not browser"]
+    environ = os.environ | {"MCS_TEST_DATABASE": database, "PYTHONUNBUFFERED": "1"}
+    began, last = time.monotonic(), "pytest said nothing"
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as tests:
+        assert tests.stdout is not None
+        for line in tests.stdout:
+            print(line, end="", flush=True)
+            last = line.strip() or last
+    print(f"({time.monotonic() - began:.0f} s)", flush=True)
+    return tests.returncode == 0, last
+
+
+def _heading(name: str) -> None:
+    print(f"\n== {name} ".ljust(80, "="), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
