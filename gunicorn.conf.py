@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from mcs import config
+from mcs.config import BadSetting, load
 
 try:
-    _settings = config.load()
-except config.BadSetting as error:
+    _settings = load()
+except BadSetting as error:
     raise SystemExit(str(error)) from None
 
 bind = f"127.0.0.1:{_settings.port}"  # The Procfile opens it to its host's router.

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,6 +22,16 @@ from mcs.gateways.jobqueue import connect
 from mcs.gateways.supervisor import NotStarted, Part, Supervisor, clear_leftovers
 
 HOST = "127.0.0.1"
+USUAL_OF_REDIS = (
+    "oO0OoO0OoO0Oo Redis is starting",
+    "Redis version=",
+    "Configuration loaded",
+    "Server initialized",
+    "WARNING Memory overcommit must be enabled",
+    "Received SIGTERM",
+    "User requested shutdown",
+    "Redis is now ready to exit",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -140,7 +151,13 @@ def _redis(instance: Path) -> Part:
             return bool(client.ping())
         return False
 
-    return Part("redis", command, foundation=True, ready=ready)
+    return Part("redis", command, foundation=True, ready=ready, tidy=_redis_line)
+
+
+def _redis_line(line: str) -> str:
+    """Without its own process id and time, and without the lines of every start."""
+    said = re.sub(r"^\d+:\S+ (\(\d+\) |\d+ \w+ \d{4} [\d:.]+ \S )", "", line).strip()
+    return "" if said.startswith(USUAL_OF_REDIS) else said
 
 
 def _own_folder(folder: Path) -> None:

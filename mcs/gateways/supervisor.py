@@ -42,6 +42,7 @@ class Part:
     command: Sequence[str]
     foundation: bool = False
     ready: Callable[[], bool] = lambda: True
+    tidy: Callable[[str], str] = str.rstrip  # What to show of a line it says; nothing hides it.
     patience: float = 28
     sweep: bool = False  # Kill what a dead one left, since it would be in the next one's way.
 
@@ -177,7 +178,7 @@ class Supervisor:
             lines.append(child.unfinished)
             child.unfinished = b""
         for line in lines:
-            text = line.decode(errors="replace").rstrip()
+            text = child.part.tidy(line.decode(errors="replace"))
             if text:
                 child.last_line = text
                 self.say(text, child.part.name)
