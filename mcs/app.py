@@ -4,8 +4,9 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from mcs import config
-from mcs.extensions import csrf, db, login, migrate
+from mcs.extensions import db, migrate
 from mcs.models import configure_engine
+from mcs.web import BLUEPRINTS, errors, frame, security
 
 
 def create_app(settings: config.Settings | None = None) -> Flask:
@@ -28,8 +29,11 @@ def create_app(settings: config.Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     db.init_app(app)
     migrate.init_app(app, db, directory=str(config.ROOT / "mcs" / "migrations"))
-    csrf.init_app(app)
-    login.init_app(app)
+    security.init_app(app, settings)
+    frame.init_app(app)
+    errors.init_app(app)
+    for blueprint in BLUEPRINTS:
+        app.register_blueprint(blueprint)
     with app.app_context():
         configure_engine(db.engine)
     return app

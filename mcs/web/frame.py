@@ -1,0 +1,107 @@
+"""What every template may use: numbers, times, the way around, addresses of static files."""
+
+import hashlib
+from collections.abc import Iterable
+from datetime import date, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+from flask import Flask, current_app, request, url_for
+from markupsafe import Markup
+
+THEME_COOKIE = "mcs_theme"
+THEMES = ("light", "dark")
+
+# Address, label, icon, and the blueprints whose pages belong to it.
+NAVIGATION: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    ("/", "Home", "home", ("home",)),
+    ("/campaigns/", "Campaigns", "speakerphone", ("campaigns", "imports")),
+    ("/scenarios/", "Scenarios", "mail", ("scenarios", "emailers")),
+    ("/contacts/", "Contacts", "address-book", ("contacts",)),
+)
+MAILBOX = ("/mailbox/", "Mailbox", "inbox", ("mailbox",))
+
+
+def init_app(app: Flask) -> None:
+    """Give the templates their filters and globals."""
+    app.jinja_env.filters.update(
+        number=number, plural=plural, moment=moment, day=day, date_of=date_of
+    )
+    app.jinja_env.globals.update(
+        theme=theme, navigation=navigation, static_url=static_url, with_query=with_query
+    )
+    app.context_processor(lambda: {"noun": request.blueprint or ""})
+
+
+def number(value: int | None) -> str:
+    """2310 as ``2,310``; nothing known as a dash."""
+    return "–" if value is None else f"{value:,}"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """``1 contact``, ``2,310 contacts``."""
+    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+
+
+def moment(instant: datetime | None, zone: str | ZoneInfo, form: str = "long") -> Markup:
+    """An instant as a ``<time>`` in a zone that it names: ``Tue 24 Nov 2026, 10:00 Berlin``.
+
+    Forms: ``long``; ``short`` without the year; ``time`` for the time of day alone.
+    """
+    if instant is None:
+        return Markup("–")
+    local = instant.astimezone(ZoneInfo(str(zone)))
+    patterns = {"long": "%a %-d %b %Y, %H:%M", "short": "%a %-d %b, %H:%M", "time": "%H:%M"}
+    return Markup('<time datetime="{}" title="{}">{} <span class="zone">{}</span></time>').format(
+        local.isoformat(timespec="seconds"),
+        f"{local:%A %-d %B %Y, %H:%M:%S} {zone} ({local:%Z})",
+        local.strftime(patterns[form]),
+        city(str(zone)),
+    )
+
+
+def city(zone: str) -> str:
+    """What people call a zone: ``Europe/Berlin`` is Berlin."""
+    return zone.rsplit("/", 1)[-1].replace("_", " ")
+
+
+def day(value: date, year: bool = True) -> str:
+    """``Tue 24 Nov 2026``."""
+    return value.strftime("%a %-d %b %Y" if year else "%a %-d %b")
+
+
+def date_of(value: date, year: bool = True) -> Markup:
+    """A date as a ``<time>``: it has no zone of its own."""
+    return Markup('<time datetime="{}">{}</time>').format(value.isoformat(), day(value, year))
+
+
+def theme() -> str:
+    """``light`` or ``dark`` when the person chose one, else empty: the system decides."""
+    chosen = request.cookies.get(THEME_COOKIE, "")
+    return chosen if chosen in THEMES else ""
+
+
+def navigation() -> Iterable[tuple[str, str, str, tuple[str, ...]]]:
+    """The main ways; the mailbox is there only with the embedded mail catcher."""
+    return (*NAVIGATION, MAILBOX) if current_app.config["SETTINGS"].embedded_mail else NAVIGATION
+
+
+def static_url(filename: str) -> str:
+    """A static file's address with its content's hash, so that browsers may keep it for ever."""
+    folder = current_app.static_folder or ""
+    return url_for("static", filename=filename, v=_digest(Path(folder) / filename))
+
+
+@cache
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def with_query(**changes: Any) -> str:
+    """This page's address with some of its query changed; None takes a key away."""
+    query = {key: value for key, value in request.args.items() if key not in changes}
+    query |= {key: value for key, value in changes.items() if value is not None}
+    return request.path + (f"?{urlencode(query)}" if query else "")
