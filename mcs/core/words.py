@@ -1,0 +1,54 @@
+"""How MCS says dates, times, zones and numbers: plain words, the same on every page."""
+
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+
+def day(value: date, year: int | None = None) -> str:
+    """``Tue 24 Nov``; with the year where it is not ``year``: ``Tue 24 Nov 2026``."""
+    words = f"{value:%a} {value.day} {value:%b}"
+    return words if year == value.year else f"{words} {value.year}"
+
+
+def city(zone: str) -> str:
+    """The city of an IANA zone, as people name a time zone: ``Berlin``, ``New York``, ``UTC``."""
+    return zone.rsplit("/", 1)[-1].replace("_", " ")
+
+
+def moment(at: datetime, zone: ZoneInfo, year: int | None = None) -> str:
+    """An instant as the zone's clock shows it: ``Tue 24 Nov, 10:00 Berlin``."""
+    local = at.astimezone(zone)
+    return wall(local.date(), local.time(), zone.key, year)
+
+
+def wall(on: date, at: time, zone: str, year: int | None = None) -> str:
+    """A wall time in its zone: ``Tue 24 Nov, 10:00 Berlin``."""
+    return f"{day(on, year)}, {at:%H:%M} {city(zone)}"
+
+
+def number(value: int) -> str:
+    """``2254`` -> ``2,254``."""
+    return f"{value:,}"
+
+
+def count(value: int, one: str, many: str | None = None) -> str:
+    """``1 email``, ``2,254 emails``."""
+    return f"{value:,} {one if value == 1 else many or one + 's'}"
+
+
+def span(length: timedelta) -> str:
+    """How long, in the largest two units: ``2 seconds``, ``1 minute 5 seconds``, ``3 days``."""
+    seconds = int(abs(length).total_seconds())
+    words = []
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        amount, seconds = divmod(seconds, size)
+        if amount:
+            words.append(count(amount, unit))
+    return " ".join(words[:2]) or "no time"
+
+
+def from_now(at: datetime, now: datetime) -> str:
+    """``in 2 hours 5 minutes``, ``3 days ago``, ``now``."""
+    if abs(at - now) < timedelta(seconds=1):
+        return "now"
+    return f"in {span(at - now)}" if at > now else f"{span(now - at)} ago"

@@ -1,0 +1,467 @@
+"""Contacts: find people, see what they got and will get, add, remove, export and delete them."""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy import delete as delete_rows
+from sqlalchemy.orm import Session, contains_eager, joinedload
+
+from mcs.core import walltime
+from mcs.core.addresses import BadAddress, parse_address, tombstone_key
+from mcs.core.tables import safe_cell
+from mcs.models import (
+    Batch,
+    BatchContact,
+    Campaign,
+    Contact,
+    Delivery,
+    Emailer,
+    Scenario,
+    Suppression,
+)
+from mcs.services import suppressions
+from mcs.services.paging import At, Page, by_id, turn
+from mcs.services.transactions import writing
+
+STATES = ("subscribed", "unsubscribed")
+_EXPORTED_AT_ONCE = 2000
+_SHOWN = 100
+
+
+class Unknown(LookupError):
+    """There is no such contact, or no such campaign."""
+
+
+class Refused(Exception):
+    """What was typed cannot be taken; ``field`` and the text say what and why."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(text)
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A contact, and the suppression that counts most for it where it is listed."""
+
+    contact: Contact
+    suppression: Suppression | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A campaign a contact is in, since when, and whether that campaign may write to it."""
+
+    campaign: Campaign
+    added_at: datetime
+    suppression: Suppression | None
+
+
+@dataclass(frozen=True)
+class Coming:
+    """An email that is still to go out to a contact, and when."""
+
+    scenario: Scenario
+    at: datetime
+    suppressed: bool
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that is known of one contact. ``got`` is the latest hundred, the latest first."""
+
+    contact: Contact
+    everywhere: Suppression | None
+    places: list[Place]
+    got: list[Delivery]
+    received: int
+    coming: list[Coming]
+
+    @property
+    def only_here(self) -> list[Place]:
+        """The campaigns that alone may not write to it."""
+        return [place for place in self.places if place.suppression is not None]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The subtraction: contacts, less those who may not be written to."""
+
+    contacts: int
+    suppressed: int
+
+    @property
+    def subscribed(self) -> int:
+        return self.contacts - self.suppressed
+
+
+def listing(
+    session: Session,
+    *,
+    campaign_id: int | None = None,
+    search: str = "",
+    state: str = "",
+    at: At = At(),  # noqa: B008 - frozen
+    limit: int = 50,
+) -> Page[Listed]:
+    """Contacts, the latest first; of one campaign's batch, or all.
+
+    ``search`` is a whole address, found at once, or a part of a name or an address.
+    """
+    query = select(Contact, Suppression).outerjoin(Suppression, _applies(campaign_id))
+    if campaign_id is None:
+        identity: Any = Contact.id
+        query = query.where(Contact.deleted_at.is_(None))
+    else:
+        identity = BatchContact.contact_id
+        query = query.join(BatchContact, BatchContact.contact_id == Contact.id).where(
+            BatchContact.batch_id == _batch_id(campaign_id)
+        )
+    query = _searched(session, query, search)
+    if state:
+        query = query.where(
+            Suppression.id.is_(None) if state == "subscribed" else Suppression.id.is_not(None)
+        )
+    return turn(
+        session, query, by_id(identity), at, limit, Listed, lambda row: row.contact.id
+    )
+
+
+def _applies(campaign_id: int | None) -> Any:
+    """Joins one suppression at most: the one everywhere, or else the campaign's own."""
+    best = (
+        select(func.min(Suppression.id))
+        .where(Suppression.email_key == Contact.email_key, _in_scope(campaign_id))
+        .correlate(Contact)
+        .scalar_subquery()
+    )
+    return Suppression.id == best
+
+
+def _in_scope(campaign_id: int | None) -> Any:
+    everywhere = Suppression.campaign_id.is_(None)
+    if campaign_id is None:
+        return everywhere
+    return or_(everywhere, Suppression.campaign_id == campaign_id)
+
+
+def _batch_id(campaign_id: int) -> Any:
+    return select(Batch.id).where(Batch.campaign_id == campaign_id).scalar_subquery()
+
+
+def _searched(session: Session, query: Select[Any], search: str) -> Select[Any]:
+    if not search:
+        return query
+    try:
+        key = parse_address(search).key
+    except BadAddress:
+        key = ""
+    if key and session.scalar(select(Contact.id).where(Contact.email_key == key)):
+        return query.where(Contact.email_key == key)
+    return query.where(
+        or_(
+            Contact.email_key.contains(search.lower(), autoescape=True),
+            Contact.name.icontains(search, autoescape=True),
+        )
+    )
+
+
+def totals(session: Session, campaign_id: int | None = None) -> Totals:
+    """How many contacts there are, and how many of them may not be written to."""
+    people = select(func.count()).select_from(Contact).where(Contact.deleted_at.is_(None))
+    # From the suppressions, which are few, to the contacts, which are many.
+    suppressed = (
+        select(func.count(func.distinct(Contact.id)))
+        .select_from(Suppression)
+        .join(Contact, Contact.email_key == Suppression.email_key)
+        .where(_in_scope(campaign_id), Contact.deleted_at.is_(None))
+    )
+    if campaign_id is not None:
+        here = BatchContact.batch_id == _batch_id(campaign_id)
+        people = select(func.count()).select_from(BatchContact).where(here)
+        suppressed = suppressed.join(BatchContact, BatchContact.contact_id == Contact.id)
+        suppressed = suppressed.where(here)
+    return Totals(session.scalar(people) or 0, session.scalar(suppressed) or 0)
+
+
+def find(session: Session, contact_id: int) -> Contact:
+    """The contact. Raises Unknown, also for one that was deleted."""
+    contact = session.get(Contact, contact_id)
+    if contact is None or contact.deleted_at is not None:
+        raise Unknown(f"contact {contact_id}")
+    return contact
+
+
+def find_campaign(session: Session, campaign_id: int) -> Campaign:
+    """The campaign whose batch is looked at. Raises Unknown."""
+    campaign = session.get(Campaign, campaign_id)
+    if campaign is None:
+        raise Unknown(f"campaign {campaign_id}")
+    return campaign
+
+
+def card(session: Session, now: datetime, contact_id: int) -> Card:
+    """The contact's page. Raises Unknown."""
+    contact = find(session, contact_id)
+    scopes = {
+        suppression.campaign_id: suppression
+        for suppression in session.scalars(
+            select(Suppression).where(Suppression.email_key == contact.email_key)
+        )
+    }
+    places = [
+        Place(campaign, added_at, scopes.get(campaign.id))
+        for campaign, added_at in session.execute(
+            select(Campaign, BatchContact.added_at)
+            .join(Batch, Batch.campaign_id == Campaign.id)
+            .join(BatchContact, BatchContact.batch_id == Batch.id)
+            .where(BatchContact.contact_id == contact_id)
+            .order_by(BatchContact.added_at.desc(), Campaign.id.desc())
+        )
+    ]
+    received = select(func.count()).where(
+        Delivery.contact_id == contact_id, Delivery.state == "sent"
+    )
+    return Card(
+        contact=contact,
+        everywhere=scopes.get(None),
+        places=places,
+        got=_got(session, contact_id),
+        received=session.scalar(received) or 0,
+        coming=_coming(session, now, contact_id, places, everywhere=None in scopes),
+    )
+
+
+def _got(session: Session, contact_id: int) -> list[Delivery]:
+    query = (
+        select(Delivery)
+        .where(Delivery.contact_id == contact_id)
+        .order_by(Delivery.id.desc())
+        .limit(_SHOWN)
+    )
+    return list(session.scalars(query))
+
+
+def sendings_of(session: Session, ledger: list[Delivery]) -> dict[int, Emailer]:
+    """The emailers of the deliveries by id, with their scenarios and campaigns loaded."""
+    ids = {delivery.emailer_id for delivery in ledger if delivery.emailer_id is not None}
+    query = (
+        select(Emailer)
+        .where(Emailer.id.in_(ids))
+        .options(joinedload(Emailer.scenario).joinedload(Scenario.campaign))
+    )
+    return {emailer.id: emailer for emailer in session.scalars(query)}
+
+
+def _coming(
+    session: Session, now: datetime, contact_id: int, places: list[Place], *, everywhere: bool
+) -> list[Coming]:
+    begun = (
+        select(Emailer.id)
+        .where(Emailer.scenario_id == Scenario.id, Emailer.state != "planned")
+        .correlate(Scenario)
+    )
+    query = (
+        select(Scenario)
+        .join(Scenario.campaign)
+        .where(
+            Scenario.campaign_id.in_([place.campaign.id for place in places]),
+            Scenario.state == "scheduled",
+            Campaign.active,
+            Campaign.archived_at.is_(None),
+            ~begun.exists(),
+        )
+        .options(contains_eager(Scenario.campaign))
+        .limit(_SHOWN)
+    )
+    closed = {place.campaign.id for place in places if everywhere or place.suppression}
+    coming = [
+        Coming(scenario, _instant(scenario), scenario.campaign_id in closed)
+        for scenario in session.scalars(query)
+        if not _had_it(session, scenario, contact_id)
+    ]
+    return sorted(coming, key=lambda each: (each.at, each.scenario.id))
+
+
+def _instant(scenario: Scenario) -> datetime:
+    assert scenario.date is not None and scenario.time is not None, "scheduled ones have both"
+    return walltime.instant(scenario.date, scenario.time, ZoneInfo(scenario.campaign.timezone))
+
+
+def _had_it(session: Session, scenario: Scenario, contact_id: int) -> bool:
+    """Whether it leaves the contact out, since the scenario before it reached the contact."""
+    if scenario.excludes_id is None:
+        return False
+    query = (
+        select(Delivery.id)
+        .join(Emailer, Emailer.id == Delivery.emailer_id)
+        .where(Emailer.scenario_id == scenario.excludes_id, Delivery.contact_id == contact_id)
+    )
+    return session.scalar(query.limit(1)) is not None
+
+
+def add(
+    session: Session,
+    now: datetime,
+    secret: str,
+    campaign_id: int,
+    email: str,
+    name: str = "",
+    attributes: dict[str, str] | None = None,
+) -> int:
+    """Put a person into a campaign's batch, as an upload of one row would; the contact's id.
+
+    Somebody known is the same contact: what is given and not empty wins. Somebody who was deleted
+    comes back, and so does what they asked not to get. Raises Refused for a bad address, Unknown.
+    """
+    find_campaign(session, campaign_id)
+    try:
+        address = parse_address(email)
+    except BadAddress as error:
+        raise Refused("email", error.reason) from None
+    given = {key: value for key, value in (attributes or {}).items() if value}
+    with writing(session):
+        contact = _known(session, secret, address.key) or Contact(
+            uid=secrets.token_urlsafe(16), attributes={}, name="", created_at=now
+        )
+        if contact.email_key != address.key:
+            _follow(session, contact.email_key, address.key)
+        contact.email, contact.email_key, contact.deleted_at = address.email, address.key, None
+        contact.name = name or contact.name
+        contact.attributes = contact.attributes | given
+        contact.updated_at = now
+        session.add(contact)
+        session.flush()
+        batch_id = session.scalars(select(Batch.id).where(Batch.campaign_id == campaign_id)).one()
+        if session.get(BatchContact, (batch_id, contact.id)) is None:
+            session.add(BatchContact(batch_id=batch_id, contact_id=contact.id, added_at=now))
+        return contact.id
+
+
+def _known(session: Session, secret: str, key: str) -> Contact | None:
+    keys = (key, tombstone_key(secret, key))
+    found = {c.email_key: c for c in session.scalars(select(Contact).where(Contact.email_key.in_(keys)))}
+    return found.get(keys[0]) or found.get(keys[1])
+
+
+def _follow(session: Session, before: str | None, after: str) -> None:
+    """Suppressions name the address: they go with it when its key changes."""
+    session.execute(
+        update(Suppression).where(Suppression.email_key == before).values(email_key=after)
+    )
+
+
+def suppress(session: Session, now: datetime, contact_id: int, campaign_id: int | None) -> None:
+    """Write to them no more: everywhere, or from one campaign. Raises Unknown."""
+    contact = find(session, contact_id)
+    suppressions.suppress(session, now, contact.email_key, "blocked", campaign_id)
+
+
+def allow(session: Session, now: datetime, contact_id: int, campaign_id: int | None) -> None:
+    """Write to them again: what was blocked or unsubscribed in that scope is lifted."""
+    contact = find(session, contact_id)
+    scope = (
+        Suppression.campaign_id.is_(None)
+        if campaign_id is None
+        else Suppression.campaign_id == campaign_id
+    )
+    with writing(session):
+        session.execute(
+            delete_rows(Suppression).where(Suppression.email_key == contact.email_key, scope)
+        )
+
+
+def remove(session: Session, now: datetime, contact_id: int, campaign_id: int) -> None:
+    """Take them out of a campaign's batch; what was on its way to them from it is skipped."""
+    find(session, contact_id)
+    with writing(session):
+        contact = _locked(session, contact_id)
+        place = session.get(BatchContact, (_batch(session, campaign_id), contact_id))
+        if place is not None:
+            session.delete(place)
+        suppressions.skip_pending(session, contact.email_key, "removed", campaign_id)
+
+
+def _locked(session: Session, contact_id: int) -> Contact:
+    """The contact, held before its deliveries are: an unsubscribe takes them in that order too."""
+    query = select(Contact).where(Contact.id == contact_id, Contact.deleted_at.is_(None))
+    contact = session.scalars(query.with_for_update()).one_or_none()
+    if contact is None:
+        raise Unknown(f"contact {contact_id}")
+    return contact
+
+
+def _batch(session: Session, campaign_id: int) -> int:
+    batch_id = session.scalar(select(Batch.id).where(Batch.campaign_id == campaign_id))
+    if batch_id is None:
+        raise Unknown(f"campaign {campaign_id}")
+    return batch_id
+
+
+def delete(session: Session, now: datetime, secret: str, contact_id: int) -> None:
+    """Forget the person, keep the ledger: the row becomes a tombstone that names nobody.
+
+    Suppressions follow the address into its keyed hash, so they hold when it is uploaded again;
+    what was on its way is skipped; old unsubscribe links go on working. Raises Unknown.
+    """
+    find(session, contact_id)
+    with writing(session):
+        contact = _locked(session, contact_id)
+        suppressions.skip_pending(session, contact.email_key, "deleted")
+        session.execute(delete_rows(BatchContact).where(BatchContact.contact_id == contact_id))
+        grave = tombstone_key(secret, contact.email_key)
+        _follow(session, contact.email_key, grave)
+        contact.email, contact.email_key, contact.name = "", grave, ""
+        contact.attributes = {}
+        contact.deleted_at = contact.updated_at = now
+
+
+def export(session: Session, campaign_id: int) -> Iterator[list[str]]:
+    """The batch as rows of a CSV, headers first, ready for a spreadsheet: no cell is a formula.
+
+    Reads in pieces, so memory does not grow with the batch. Raises Unknown before the first row.
+    """
+    batch_id = _batch(session, campaign_id)
+    names = _all_attributes(session, batch_id)
+    yield [safe_cell(cell) for cell in ("email", "name", *names, "status")]
+    last = 0
+    while rows := _piece(session, campaign_id, batch_id, last):
+        for contact, suppression in rows:
+            cells = [contact.email, contact.name]
+            cells += [contact.attributes.get(name, "") for name in names]
+            cells.append(suppression.reason if suppression else "subscribed")
+            yield [safe_cell(cell) for cell in cells]
+        last = rows[-1][0].id
+        session.expunge_all()
+
+
+def _piece(
+    session: Session, campaign_id: int, batch_id: int, after: int
+) -> list[tuple[Contact, Suppression | None]]:
+    query = (
+        select(Contact, Suppression)
+        .join(BatchContact, BatchContact.contact_id == Contact.id)
+        .outerjoin(Suppression, _applies(campaign_id))
+        .where(BatchContact.batch_id == batch_id, BatchContact.contact_id > after)
+        .order_by(BatchContact.contact_id)
+        .limit(_EXPORTED_AT_ONCE)
+    )
+    return [(contact, suppression) for contact, suppression in session.execute(query)]
+
+
+def _all_attributes(session: Session, batch_id: int) -> list[str]:
+    query = (
+        select(Contact.attributes)
+        .join(BatchContact, BatchContact.contact_id == Contact.id)
+        .where(BatchContact.batch_id == batch_id)
+        .execution_options(yield_per=_EXPORTED_AT_ONCE)
+    )
+    names: dict[str, None] = {}
+    for attributes in session.scalars(query):
+        names.update(dict.fromkeys(attributes))
+    return list(names)

@@ -1,0 +1,114 @@
+"""The ledger, read: what became of each delivery of an emailer, a page at a time."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session, contains_eager
+
+from mcs.core.states import DELIVERY_STATES, EMAILER_STATES
+from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario, Slice
+from mcs.services.paging import At, Page, by_id, turn
+
+OUTCOMES = DELIVERY_STATES
+STATES = EMAILER_STATES
+_COUNTS = {
+    "pending": Slice.pending,
+    "sending": Slice.sending,
+    "sent": Slice.sent,
+    "failed": Slice.failed,
+    "in_doubt": Slice.in_doubt,
+    "skipped": Slice.skipped,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A ledger row and whose it is."""
+
+    delivery: Delivery
+    contact: Contact
+
+
+def ledger(
+    session: Session,
+    emailer_id: int,
+    outcome: str = "",
+    search: str = "",
+    at: At = At(),  # noqa: B008 - frozen
+    limit: int = 50,
+) -> Page[Entry]:
+    """The emailer's deliveries in the order they were written, of one outcome or all.
+
+    ``search`` is part of an address or a name.
+    """
+    low, high = _range(session, emailer_id, outcome)
+    query = (
+        select(Delivery, Contact)
+        .join(Contact, Contact.id == Delivery.contact_id)
+        .where(
+            Delivery.emailer_id == emailer_id,
+            Delivery.id.between(low, high),
+        )
+    )
+    if outcome:
+        query = query.where(Delivery.state == outcome)
+    if search:
+        query = query.where(
+            or_(
+                Contact.email_key.contains(search.lower(), autoescape=True),
+                Contact.name.icontains(search, autoescape=True),
+            )
+        )
+    order = by_id(Delivery.id, descending=False)
+    return turn(session, query, order, at, limit, Entry, lambda entry: entry.delivery.id)
+
+
+def _range(session: Session, emailer_id: int, outcome: str) -> tuple[int, int]:
+    """The ids between which such deliveries lie, by the counts that the slices carry.
+
+    An emailer's deliveries are written in one go, so this keeps the query off everybody else's.
+    """
+    query = select(func.min(Slice.low_id), func.max(Slice.high_id)).where(
+        Slice.emailer_id == emailer_id
+    )
+    if outcome:
+        query = query.where(_COUNTS[outcome] > 0)
+    low, high = session.execute(query).one()
+    return (1, 0) if low is None else (low, high)
+
+
+def emailers(
+    session: Session,
+    *,
+    search: str = "",
+    campaign_id: int | None = None,
+    state: str = "",
+    at: At = At(),  # noqa: B008 - frozen
+    limit: int = 50,
+) -> Page[Emailer]:
+    """Emailers with their scenario and campaign, the latest made first."""
+    query = (
+        select(Emailer)
+        .join(Emailer.scenario)
+        .join(Scenario.campaign)
+        .options(contains_eager(Emailer.scenario).contains_eager(Scenario.campaign))
+    )
+    conditions: list[Any] = []
+    if campaign_id is not None:
+        conditions.append(Scenario.campaign_id == campaign_id)
+    if state:
+        conditions.append(Emailer.state == state)
+    if search:
+        conditions.append(
+            or_(
+                Scenario.name.icontains(search, autoescape=True),
+                Campaign.name.icontains(search, autoescape=True),
+            )
+        )
+    query = query.where(*conditions)
+    return turn(session, query, by_id(Emailer.id), at, limit, _same, lambda emailer: emailer.id)
+
+
+def _same(emailer: Emailer) -> Emailer:
+    return emailer
