@@ -9,7 +9,7 @@ from mcs.models.emailers import Emailer, Slice
 from mcs.models.imports import Import, ImportChunk, RejectedRow
 from mcs.models.scenarios import Scenario
 from mcs.models.suppressions import Suppression
-from mcs.models.users import SetupToken, User
+from mcs.models.users import SetupToken, SignInLimit, User
 
 __all__ = [
     "AuditEntry",
@@ -25,6 +25,7 @@ __all__ = [
     "RejectedRow",
     "Scenario",
     "SetupToken",
+    "SignInLimit",
     "Slice",
     "Suppression",
     "User",

@@ -65,10 +65,20 @@ def upgrade():
         "setup_tokens",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("token_hash", sa.String(length=64), nullable=False),
+        sa.Column("email", sa.String(length=320), nullable=False),
+        sa.Column("role", sa.String(length=10), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("role IN ('owner', 'marketer')", name=op.f("ck_setup_tokens_role")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_setup_tokens")),
         sa.UniqueConstraint("token_hash", name=op.f("uq_setup_tokens_token_hash")),
+    )
+    op.create_table(
+        "sign_in_limits",
+        sa.Column("key", sa.String(length=80), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_sign_in_limits")),
     )
     op.create_table(
         "users",
@@ -79,8 +89,7 @@ def upgrade():
         sa.Column("session_key", sa.String(length=64), nullable=False),
         sa.Column("role", sa.String(length=10), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("failed_logins", sa.Integer(), nullable=False),
-        sa.Column("locked_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("role IN ('owner', 'marketer')", name=op.f("ck_users_role")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
         sa.UniqueConstraint("email_key", name=op.f("uq_users_email_key")),
@@ -417,6 +426,7 @@ def downgrade():
 
     op.drop_table("audit_log")
     op.drop_table("users")
+    op.drop_table("sign_in_limits")
     op.drop_table("setup_tokens")
     op.drop_table("contacts")
     with op.batch_alter_table("campaigns", schema=None) as batch_op:
