@@ -84,6 +84,10 @@
     input.form.addEventListener("submit", () => { if (!input.value) input.value = before; });
   }
 
+  for (const input of document.querySelectorAll("input[data-select-all]")) {
+    input.addEventListener("focus", () => input.select());
+  }
+
   // Keys: / searches, g c goes to campaigns, ? helps.
   const places = { h: "/", c: "/campaigns/", s: "/scenarios/" };
   let going = 0;

@@ -1,6 +1,5 @@
 """The audit log: noting who did what, and reading it back."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,6 +8,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mcs.models import AuditEntry, User
+from mcs.services.paging import At, Page, by_id, turn
+
+PAGE_LENGTH = 50
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,15 @@ def note(
     session.add(entry)
 
 
-def latest(session: Session, limit: int, before: int | None = None) -> Sequence[Line]:
-    """The newest entries first, older than the entry ``before`` when given."""
-    query = (
-        select(AuditEntry, User.email)
-        .outerjoin(User, User.id == AuditEntry.user_id)
-        .order_by(AuditEntry.id.desc())
-        .limit(limit)
+def listing(session: Session, after: str = "", before: str = "") -> Page[Line]:
+    """The newest entries first, a page of them."""
+    query = select(AuditEntry, User.email).outerjoin(User, User.id == AuditEntry.user_id)
+    return turn(
+        session,
+        query,
+        by_id(AuditEntry.id),
+        At(after, before),
+        PAGE_LENGTH,
+        lambda entry, email: Line(entry, email or ""),
+        lambda line: line.entry.id,
     )
-    if before is not None:
-        query = query.where(AuditEntry.id < before)
-    return [Line(entry, email or "") for entry, email in session.execute(query)]

@@ -9,7 +9,7 @@ from functools import cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import delete, select
+from sqlalchemy import case, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -111,6 +111,7 @@ def sign_in(
     user_id = user.id
     with writing(session):
         session.execute(delete(SignInLimit).where(SignInLimit.key == account))
+        session.execute(delete(SignInLimit).where(SignInLimit.since <= now - LIMIT_WINDOW))
         user = session.get_one(User, user_id)
         if _hasher.check_needs_rehash(user.password_hash):
             user.password_hash = _hasher.hash(password)
@@ -129,7 +130,12 @@ def find(session: Session, user_id: int, session_key: str) -> User | None:
 def change_password(
     session: Session, now: datetime, user_id: int, current: str, password: str
 ) -> User:
-    """Set a new password and end every session of the user. Raises RefusedUser."""
+    """Set a new password and end every session of the user.
+
+    Raises RefusedUser, and TooManyAttempts as ``sign_in`` does: a stolen session must not be a way
+    to guess the password.
+    """
+    _count_attempt(session, now, _limit_key("password", str(user_id)))
     with writing(session):
         user = session.get_one(User, user_id)
         if not _matches(user.password_hash, current):
@@ -276,21 +282,27 @@ def _limit_key(kind: str, name: str) -> str:
     return f"{kind}:{hashlib.sha256(name.encode(errors='replace')).hexdigest()}"
 
 
-def _count_attempt(session: Session, now: datetime, account: str, network: str) -> None:
+def _count_attempt(session: Session, now: datetime, account: str, network: str = "") -> None:
     with writing(session):
-        session.execute(delete(SignInLimit).where(SignInLimit.since <= now - LIMIT_WINDOW))
-        attempts = _one_more(session, now, account), _one_more(session, now, network)
-    if attempts[0] > ATTEMPTS_PER_ACCOUNT or attempts[1] > ATTEMPTS_PER_NETWORK_ADDRESS:
+        of_account = _one_more(session, now, account)
+        of_network = _one_more(session, now, network) if network else 0
+    if of_account > ATTEMPTS_PER_ACCOUNT or of_network > ATTEMPTS_PER_NETWORK_ADDRESS:
         raise TooManyAttempts
 
 
 def _one_more(session: Session, now: datetime, key: str) -> int:
+    """Count in one statement, from one again when the window has passed."""
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    passed = SignInLimit.since <= now - LIMIT_WINDOW
     counted = (
         insert(SignInLimit)
         .values(key=key, attempts=1, since=now)
         .on_conflict_do_update(
-            index_elements=["key"], set_={"attempts": SignInLimit.attempts + 1}
+            index_elements=["key"],
+            set_={
+                "attempts": case((passed, 1), else_=SignInLimit.attempts + 1),
+                "since": case((passed, now), else_=SignInLimit.since),
+            },
         )
         .returning(SignInLimit.attempts)
     )

@@ -2,4 +2,10 @@
 
 from flask import Blueprint
 
-BLUEPRINTS: tuple[Blueprint, ...] = ()
+from mcs.web import activity, sessions, users
+
+BLUEPRINTS: tuple[Blueprint, ...] = (
+    activity.bp,
+    sessions.bp,
+    users.bp,
+)

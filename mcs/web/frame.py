@@ -15,6 +15,13 @@ from markupsafe import Markup
 THEME_COOKIE = "mcs_theme"
 THEMES = ("light", "dark")
 
+MOMENTS = {
+    "long": "%a %-d %b %Y, %H:%M",
+    "short": "%a %-d %b, %H:%M",
+    "time": "%H:%M",
+    "date": "%-d %b %Y",
+}
+
 # Address, label, icon, and the blueprints whose pages belong to it.
 NAVIGATION: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("/", "Home", "home", ("home",)),
@@ -31,7 +38,7 @@ def init_app(app: Flask) -> None:
         number=number, plural=plural, moment=moment, day=day, date_of=date_of
     )
     app.jinja_env.globals.update(
-        theme=theme, navigation=navigation, static_url=static_url, with_query=with_query
+        theme=theme, navigation=navigation, static_url=static_url, with_query=with_query, zone=zone
     )
     app.context_processor(lambda: {"noun": request.blueprint or ""})
 
@@ -49,17 +56,16 @@ def plural(count: int, one: str, many: str = "") -> str:
 def moment(instant: datetime | None, zone: str | ZoneInfo, form: str = "long") -> Markup:
     """An instant as a ``<time>`` in a zone that it names: ``Tue 24 Nov 2026, 10:00 Berlin``.
 
-    Forms: ``long``; ``short`` without the year; ``time`` for the time of day alone.
+    Forms: ``long``; ``short`` without the year; ``time`` and ``date`` for one half of it.
     """
     if instant is None:
         return Markup("–")
     local = instant.astimezone(ZoneInfo(str(zone)))
-    patterns = {"long": "%a %-d %b %Y, %H:%M", "short": "%a %-d %b, %H:%M", "time": "%H:%M"}
-    return Markup('<time datetime="{}" title="{}">{} <span class="zone">{}</span></time>').format(
+    return Markup('<time datetime="{}" title="{}">{}{}</time>').format(
         local.isoformat(timespec="seconds"),
         f"{local:%A %-d %B %Y, %H:%M:%S} {zone} ({local:%Z})",
-        local.strftime(patterns[form]),
-        city(str(zone)),
+        local.strftime(MOMENTS[form]),
+        "" if form == "date" else Markup(' <span class="zone">{}</span>').format(city(str(zone))),
     )
 
 
@@ -76,6 +82,11 @@ def day(value: date, year: bool = True) -> str:
 def date_of(value: date, year: bool = True) -> Markup:
     """A date as a ``<time>``: it has no zone of its own."""
     return Markup('<time datetime="{}">{}</time>').format(value.isoformat(), day(value, year))
+
+
+def zone() -> str:
+    """The installation's own zone, for times that belong to no campaign."""
+    return str(current_app.config["SETTINGS"].timezone)
 
 
 def theme() -> str:

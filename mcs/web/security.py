@@ -5,13 +5,12 @@ from urllib.parse import quote, urlsplit
 
 from flask import Flask, Response, current_app, redirect, request
 from flask_login import current_user
-from sqlalchemy import select
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from mcs.config import Settings
 from mcs.extensions import csrf, db, login
-from mcs.models import User
+from mcs.services import users
 
 # Pages that ask for no sign-in, by their rule. Everything else does.
 PUBLIC_RULES = ("/login", "/setup", "/healthz", "/static/<path:filename>")
@@ -97,8 +96,7 @@ def is_public() -> bool:
 def owner_exists() -> bool:
     """Whether the installation is set up. Once true it stays so, and is not asked again."""
     if not current_app.extensions.get("mcs_owner_exists"):
-        owner = db.session.scalar(select(User.id).where(User.role == "owner").limit(1))
-        current_app.extensions["mcs_owner_exists"] = owner is not None
+        current_app.extensions["mcs_owner_exists"] = users.has_owner(db.session)
     return bool(current_app.extensions["mcs_owner_exists"])
 
 
