@@ -3,10 +3,10 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Select, func, literal_column, select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from mcs.core.message import BUILT_IN_FIELDS
+from mcs.core.content import BUILT_IN_FIELDS
 from mcs.models import Batch, BatchContact, Contact
 
 # The oldest and the newest of a batch: uploads with other columns differ most between the two.

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy import delete as delete_rows
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from mcs.core import walltime
@@ -25,16 +25,13 @@ from mcs.models import (
     Suppression,
 )
 from mcs.services import suppressions
-from mcs.services.paging import At, Page, by_id, turn
+from mcs.services.paging import At, Page, Rows, by_id, turn
 from mcs.services.transactions import writing
+from mcs.services.unknown import Unknown
 
 STATES = ("subscribed", "unsubscribed")
 _EXPORTED_AT_ONCE = 2000
 _SHOWN = 100
-
-
-class Unknown(LookupError):
-    """There is no such contact, or no such campaign."""
 
 
 class Refused(Exception):
@@ -113,7 +110,7 @@ def listing(
 
     ``search`` is a whole address, found at once, or a part of a name or an address.
     """
-    query = select(Contact, Suppression).outerjoin(Suppression, _applies(campaign_id))
+    query: Rows = select(Contact, Suppression).outerjoin(Suppression, _applies(campaign_id))
     if campaign_id is None:
         identity: Any = Contact.id
         query = query.where(Contact.deleted_at.is_(None))
@@ -127,9 +124,7 @@ def listing(
         query = query.where(
             Suppression.id.is_(None) if state == "subscribed" else Suppression.id.is_not(None)
         )
-    return turn(
-        session, query, by_id(identity), at, limit, Listed, lambda row: row.contact.id
-    )
+    return turn(session, query, by_id(identity), at, limit, Listed, lambda row: row.contact.id)
 
 
 def _applies(campaign_id: int | None) -> Any:
@@ -154,7 +149,7 @@ def _batch_id(campaign_id: int) -> Any:
     return select(Batch.id).where(Batch.campaign_id == campaign_id).scalar_subquery()
 
 
-def _searched(session: Session, query: Select[Any], search: str) -> Select[Any]:
+def _searched(session: Session, query: Rows, search: str) -> Rows:
     if not search:
         return query
     try:
@@ -345,7 +340,9 @@ def add(
 
 def _known(session: Session, secret: str, key: str) -> Contact | None:
     keys = (key, tombstone_key(secret, key))
-    found = {c.email_key: c for c in session.scalars(select(Contact).where(Contact.email_key.in_(keys)))}
+    found = {
+        c.email_key: c for c in session.scalars(select(Contact).where(Contact.email_key.in_(keys)))
+    }
     return found.get(keys[0]) or found.get(keys[1])
 
 

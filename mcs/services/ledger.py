@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, contains_eager
 
 from mcs.core.states import DELIVERY_STATES, EMAILER_STATES
 from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario, Slice
-from mcs.services.paging import At, Page, by_id, turn
+from mcs.services.paging import At, Page, Rows, by_id, turn
 
 OUTCOMES = DELIVERY_STATES
 STATES = EMAILER_STATES
@@ -43,7 +43,7 @@ def ledger(
     ``search`` is part of an address or a name.
     """
     low, high = _range(session, emailer_id, outcome)
-    query = (
+    query: Rows = (
         select(Delivery, Contact)
         .join(Contact, Contact.id == Delivery.contact_id)
         .where(

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from sqlalchemy import ColumnElement, Select, tuple_
+from sqlalchemy import Select, SQLColumnExpression, tuple_
 from sqlalchemy.orm import Session
 
 T = TypeVar("T")
+Rows: TypeAlias = Select[*tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Order:
     ``read`` turns a key's text into their values, and raises ValueError for one that is none.
     """
 
-    columns: tuple[ColumnElement[Any], ...]
+    columns: tuple[SQLColumnExpression[Any], ...]
     descending: bool
     read: Callable[[str], tuple[Any, ...]]
 
@@ -52,7 +53,7 @@ def _read_id(text: str) -> tuple[int]:
 
 def turn(
     session: Session,
-    query: Select[Any],
+    query: Rows,
     order: Order,
     at: At,
     limit: int,

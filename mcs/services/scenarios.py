@@ -1,21 +1,24 @@
-"""Scenarios: find, write, schedule, duplicate and delete messages, and say what is wrong in time."""
+"""Scenarios: find, write, schedule, duplicate, delete messages; say in time what is wrong."""
 
+import datetime as dt
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, time, timedelta
-from typing import Any, Protocol
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Select, func, or_, select
 from sqlalchemy import delete as delete_rows
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, aliased, contains_eager
 
 from mcs.core import content, walltime, words
 from mcs.core.content import Problem
+from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Emailer, Scenario
 from mcs.services import attributes, audiences, planning
 from mcs.services.audiences import Audience
-from mcs.services.paging import At, Order, Page, turn
+from mcs.services.paging import At, Order, Page, Rows, turn
 from mcs.services.transactions import writing
+from mcs.services.unknown import Unknown
 
 STATES = ("draft", "scheduled", "sending", "paused", "sent", "missed", "cancelled")
 WHEN = ("upcoming", "past")
@@ -24,20 +27,6 @@ GRACE = timedelta(minutes=1)
 _BEGUN = ("sending", "sent")
 _UNDATED = date(9999, 12, 31)
 _UNTIMED = time(0, 0)
-
-
-class Queue(Protocol):
-    """What the planner needs of the job queue."""
-
-    def enqueue(self, name: str, *args: Any, job_id: str) -> bool: ...
-
-    def enqueue_at(self, at: datetime, name: str, *args: Any, job_id: str) -> bool: ...
-
-    def cancel(self, job_id: str) -> bool: ...
-
-
-class Unknown(LookupError):
-    """There is no such scenario, campaign or contact."""
 
 
 class Frozen(Exception):
@@ -60,8 +49,8 @@ class Fields:
     subject: str = ""
     content: str = ""
     format: str = "text"
-    date: date | None = None
-    time: time | None = None
+    date: dt.date | None = None
+    time: dt.time | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +84,7 @@ def listing(
     ``search`` looks in name, subject and the campaign's name. Past and upcoming are by the UTC day.
     """
     latest = aliased(Emailer)
-    query = (
+    query: Rows = (
         select(Scenario, latest)
         .join(Scenario.campaign)
         .outerjoin(latest, latest.id == _latest_emailer_id())
@@ -121,9 +110,7 @@ def _latest_emailer_id() -> Any:
     )
 
 
-def _filtered(
-    query: Select[Any], latest: Any, search: str, campaign_id: int | None, state: str
-) -> Select[Any]:
+def _filtered(query: Rows, latest: Any, search: str, campaign_id: int | None, state: str) -> Rows:
     if campaign_id is not None:
         query = query.where(Scenario.campaign_id == campaign_id)
     if search:
@@ -171,6 +158,24 @@ def find_campaign(session: Session, campaign_id: int) -> Campaign:
     return campaign
 
 
+def find_open(session: Session, scenario_id: int) -> Scenario:
+    """A scenario that may still be changed. Raises Frozen, Unknown."""
+    scenario = find(session, scenario_id).scenario
+    _refuse_begun(session, scenario_id)
+    return scenario
+
+
+def campaigns(session: Session) -> list[tuple[int, str]]:
+    """The campaigns to filter by, by id and name: the latest two hundred that are not archived."""
+    query = (
+        select(Campaign.id, Campaign.name)
+        .where(Campaign.archived_at.is_(None))
+        .order_by(Campaign.id.desc())
+        .limit(200)
+    )
+    return sorted(((row.id, row.name) for row in session.execute(query)), key=lambda row: row[1])
+
+
 def emailers(session: Session, scenario_id: int) -> list[Emailer]:
     """Every sending of the scenario, the latest first."""
     query = select(Emailer).where(Emailer.scenario_id == scenario_id).order_by(Emailer.id.desc())
@@ -207,6 +212,11 @@ def instant(campaign: Campaign, fields: Fields) -> datetime | None:
     return walltime.instant(fields.date, fields.time, ZoneInfo(campaign.timezone))
 
 
+def instant_of(scenario: Scenario) -> datetime | None:
+    """When the scenario goes out, or None while its date or time is missing."""
+    return instant(scenario.campaign, fields_of(scenario))
+
+
 def problems(
     session: Session,
     now: datetime,
@@ -231,14 +241,11 @@ def _content_problems(session: Session, campaign: Campaign, fields: Fields) -> l
     found += [
         Problem(
             "content",
-            f"Nobody is in the batch yet, so MCS cannot tell whether {{{{ {name} }}}} will be known.",
+            f"Nobody is in the batch yet, so {{{{ {name} }}}} cannot be checked.",
             fatal=False,
         )
         for name in sorted(doubtful)
     ]
-    for field, text in (("subject", fields.subject), ("content", fields.content)):
-        if not text.strip() and not any(problem.field == field for problem in found):
-            found.append(Problem(field, f"The {field} is empty.", fatal=True))
     return found
 
 
@@ -307,7 +314,7 @@ def _campaign_problems(campaign: Campaign) -> list[Problem]:
         found.append(
             Problem(
                 "sender",
-                "The campaign has no postal address: the law asks for one in every marketing email.",
+                "The campaign has no postal address: the law asks for one in every email.",
                 fatal=True,
             )
         )
@@ -337,7 +344,7 @@ def _audience_problems(audience: Audience) -> list[Problem]:
 def create(
     session: Session,
     now: datetime,
-    queue: Queue,
+    queue: JobQueue,
     campaign_id: int,
     fields: Fields,
     *,
@@ -370,7 +377,7 @@ def create(
 def edit(
     session: Session,
     now: datetime,
-    queue: Queue,
+    queue: JobQueue,
     scenario_id: int,
     fields: Fields,
     *,
@@ -391,13 +398,13 @@ def edit(
     planning.plan_campaign(session, now, queue, campaign_id)
 
 
-def schedule(session: Session, now: datetime, queue: Queue, scenario_id: int) -> None:
+def schedule(session: Session, now: datetime, queue: JobQueue, scenario_id: int) -> None:
     """Schedule a draft as it is. Raises Frozen, Refused, Unknown."""
     scenario = find(session, scenario_id).scenario
     edit(session, now, queue, scenario_id, fields_of(scenario), draft=False)
 
 
-def unschedule(session: Session, now: datetime, queue: Queue, scenario_id: int) -> None:
+def unschedule(session: Session, now: datetime, queue: JobQueue, scenario_id: int) -> None:
     """Make it a draft again; what was planned is withdrawn. Raises Frozen, Unknown."""
     scenario = find(session, scenario_id).scenario
     edit(session, now, queue, scenario_id, fields_of(scenario), draft=True)
@@ -439,7 +446,7 @@ def _copy(
         return scenario.id
 
 
-def delete(session: Session, now: datetime, queue: Queue, scenario_id: int) -> None:
+def delete(session: Session, now: datetime, queue: JobQueue, scenario_id: int) -> None:
     """Delete a scenario that has not begun, and what is planned of it. Raises Frozen, Unknown."""
     with writing(session):
         scenario = _claim_unbegun(session, scenario_id)

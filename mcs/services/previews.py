@@ -1,0 +1,133 @@
+"""Previews: a message as one person would get it, made by the code that sends."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from mcs.config import Settings
+from mcs.core import content
+from mcs.core.message import CannotCompose, Composer, MessageTemplate, Person, Preview
+from mcs.gateways import mailer
+from mcs.models import Batch, BatchContact, Campaign, Contact
+from mcs.services.scenarios import Fields, find_campaign
+
+TEST_MARK = "[Test] "
+# Links of previews lead here: a preview must not be able to unsubscribe a real person.
+NOWHERE = "/u/preview"
+_OFFERED = 20
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A message as ``person`` would get it, or the reason why this one person cannot get it."""
+
+    person: Person
+    preview: Preview | None
+    reason: str
+
+
+def readers(session: Session, campaign_id: int, search: str = "") -> list[Contact]:
+    """Contacts of the batch to look through the eyes of, the first ones that match."""
+    query = (
+        select(Contact)
+        .join(BatchContact, BatchContact.contact_id == Contact.id)
+        .join(Batch, Batch.id == BatchContact.batch_id)
+        .where(Batch.campaign_id == campaign_id, Contact.deleted_at.is_(None))
+    )
+    if search:
+        query = query.where(
+            or_(
+                Contact.email_key.contains(search.lower(), autoescape=True),
+                Contact.name.icontains(search, autoescape=True),
+            )
+        )
+    return list(session.scalars(query.order_by(BatchContact.contact_id).limit(_OFFERED)))
+
+
+def preview(
+    session: Session, settings: Settings, campaign_id: int, fields: Fields, reader: str = ""
+) -> Shown:
+    """The message as the batch's first contact that matches ``reader`` would get it.
+
+    Where nobody matches, as a made-up person with every field filled in. Raises Unknown.
+    """
+    campaign = find_campaign(session, campaign_id)
+    person = _person(session, settings, campaign, fields, reader)
+    try:
+        shown = Composer(_template(settings, campaign, fields)).preview(person)
+    except CannotCompose as error:
+        return Shown(person, None, str(error))
+    return Shown(person, shown, "")
+
+
+def send_test(
+    session: Session,
+    now: datetime,
+    settings: Settings,
+    campaign_id: int,
+    fields: Fields,
+    reader: str,
+    to: str,
+) -> str:
+    """Send the message, as ``reader`` would get it, to ``to``; what the mail server answered.
+
+    Its subject begins with TEST_MARK. Raises mailer.NotSent and CannotCompose, both in sentences.
+    """
+    campaign = find_campaign(session, campaign_id)
+    person = _person(session, settings, campaign, fields, reader)
+    person = Person(to, person.name, person.attributes, person.opaque, person.unsubscribe_url)
+    marked = Fields(
+        fields.name, TEST_MARK + fields.subject, fields.content, fields.format, None, None
+    )
+    message = Composer(_template(settings, campaign, marked)).compose(person, now)
+    return mailer.send(
+        _server(settings),
+        message.envelope_from,
+        message.envelope_to,
+        message.data,
+        message.needs_smtputf8,
+    )
+
+
+def _template(settings: Settings, campaign: Campaign, fields: Fields) -> MessageTemplate:
+    return MessageTemplate(
+        subject=fields.subject,
+        content=fields.content,
+        format=fields.format,
+        from_name=campaign.from_name,
+        from_email=campaign.from_email,
+        reply_to=campaign.reply_to,
+        postal_address=campaign.postal_address,
+        campaign_uid=campaign.uid,
+        campaign_name=campaign.name,
+        base_url=settings.base_url,
+        mail_domain=settings.mail_domain,
+    )
+
+
+def _person(
+    session: Session, settings: Settings, campaign: Campaign, fields: Fields, reader: str
+) -> Person:
+    found = readers(session, campaign.id, reader)
+    opaque = secrets.token_hex(16)
+    nowhere = settings.base_url + NOWHERE
+    if found:
+        contact = found[0]
+        return Person(contact.email, contact.name, contact.attributes, opaque, nowhere)
+    made_up = content.fields_used(fields.subject, fields.content) - set(content.BUILT_IN_FIELDS)
+    attributes = {name: f"[{name}]" for name in made_up}
+    return Person("ann@example.com", "Ann Example", attributes, opaque, nowhere)
+
+
+def _server(settings: Settings) -> mailer.MailServer:
+    return mailer.MailServer(
+        host=settings.mail_server,
+        port=settings.mail_port,
+        username=settings.mail_username,
+        password=settings.mail_password,
+        use_tls=settings.mail_use_tls,
+        use_ssl=settings.mail_use_ssl,
+    )

@@ -1,0 +1,112 @@
+"""What several pages need alike: ids in addresses, places in lists, who is signed in."""
+
+from datetime import date, time
+from typing import Any, cast
+
+from flask import current_app, request
+from wtforms import DateField, StringField, TextAreaField, TimeField
+
+from mcs.config import Settings
+from mcs.gateways.jobqueue import JobQueue
+from mcs.services.paging import At
+
+# The largest number the databases can keep in an id: above it there is nothing to be found.
+LARGEST_ID = 2**31 - 1
+
+
+def id_in(rule: str) -> str:
+    """``/scenarios/{scenario_id}`` as a rule that takes only what can be an id."""
+    before, _, rest = rule.partition("{")
+    name, _, after = rest.partition("}")
+    return f"{before}<int(max={LARGEST_ID}):{name}>{after}" if name else rule
+
+
+def settings() -> Settings:
+    return cast(Settings, current_app.config["SETTINGS"])
+
+
+def queue() -> JobQueue:
+    return cast(JobQueue, current_app.extensions["jobqueue"])
+
+
+def place() -> At:
+    """The place in a list that the address names."""
+    return At(request.args.get("after", ""), request.args.get("before", ""))
+
+
+def word(name: str, known: tuple[str, ...]) -> str:
+    """A filter's value from the address; anything unknown is no filter."""
+    value = request.args.get(name, "")
+    return value if value in known else ""
+
+
+def id_asked(name: str) -> int | None:
+    """An id from the address, or None."""
+    value = request.args.get(name, type=int)
+    return value if value is not None and 0 < value <= LARGEST_ID else None
+
+
+def searched() -> str:
+    """What was typed into the search box."""
+    return clean(request.args.get("q", "")).strip()[:200]
+
+
+def by_htmx() -> bool:
+    """Whether a part of a page was asked for, not a page."""
+    return request.headers.get("HX-Request") == "true"
+
+
+def clean(text: str) -> str:
+    """Without NUL, which PostgreSQL refuses and no field means."""
+    return text.replace("\x00", "")
+
+
+def _cleaned(value: Any) -> Any:
+    return clean(value) if isinstance(value, str) else value
+
+
+def _stripped(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else value
+
+
+def line(label: str, *checks: Any) -> StringField:
+    """A field of one line, trimmed."""
+    return StringField(label, list(checks), filters=[_cleaned, _stripped], default="")
+
+
+def lines(label: str, *checks: Any) -> TextAreaField:
+    """A field of several lines, kept as typed but for the kind of line break."""
+    return TextAreaField(label, list(checks), filters=[_cleaned, _plain_breaks], default="")
+
+
+def _plain_breaks(value: Any) -> Any:
+    return value.replace("\r\n", "\n") if isinstance(value, str) else value
+
+
+class Day(DateField):
+    """A date, as browsers send it."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        text = " ".join(valuelist).strip()
+        self.data = None
+        if text:
+            try:
+                self.data = date.fromisoformat(text)
+            except ValueError:
+                raise ValueError("Write the date as year-month-day, such as 2026-11-24.") from None
+
+
+class TimeOfDay(TimeField):
+    """A time of day to the minute."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        text = " ".join(valuelist).strip()
+        self.data = None
+        if text:
+            try:
+                found = time.fromisoformat(text)
+            except ValueError:
+                found = None
+            if found is None or found.tzinfo is not None:
+                raise ValueError("Write the time as hours:minutes, such as 09:30.")
+            self.data = found.replace(second=0, microsecond=0)

@@ -1,0 +1,52 @@
+// Beside the form: the preview follows what is typed, fields are put in by a press.
+"use strict";
+
+(() => {
+  const form = document.getElementById("scenario-form");
+  const button = form.querySelector("[data-preview]");
+  let writing = form.elements.content;
+
+  for (const name of ["subject", "content"]) {
+    form.elements[name].addEventListener("focus", (event) => { writing = event.target; });
+  }
+  form.addEventListener("click", (event) => {
+    const chip = event.target.closest("[data-insert]");
+    if (!chip) return;
+    writing.setRangeText(chip.dataset.insert, writing.selectionStart, writing.selectionEnd, "end");
+    writing.focus();
+    writing.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+
+  // Each preview gets a frame of its own, shown once it is there: nothing flickers, and the
+  // browser's back button does not lead through old previews.
+  let count = 0;
+  const refresh = () => {
+    const old = form.querySelector(".preview-frame iframe:last-of-type");
+    const fresh = old.cloneNode();
+    fresh.removeAttribute("src");
+    fresh.name = `preview-${++count}`;
+    fresh.className = "coming";
+    old.after(fresh);
+    fresh.addEventListener("load", () => {
+      fresh.className = "";
+      for (const frame of [...form.querySelectorAll(".preview-frame iframe")]) {
+        if (frame === fresh) break;
+        frame.remove();
+      }
+    });
+    button.formTarget = fresh.name;
+    form.requestSubmit(button);
+  };
+  let waiting;
+  form.addEventListener("input", (event) => {
+    clearTimeout(waiting);
+    waiting = setTimeout(refresh, event.target.name === "view" ? 0 : 500);
+  });
+
+  // The button says the number and the time that are typed.
+  const words = document.querySelector("#schedule-button span");
+  new MutationObserver(() => {
+    const said = document.querySelector("[data-button-words]");
+    if (said) words.textContent = said.dataset.buttonWords;
+  }).observe(document.getElementById("check"), { childList: true, subtree: true });
+})();
