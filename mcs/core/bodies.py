@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from html import escape
-from itertools import groupby
 
 import nh3
 from markdown_it import MarkdownIt
@@ -23,12 +22,15 @@ from mcs.core.mime import body_text
 HTML_WARNING = 100_000
 HTML_LIMIT = 500_000
 DEPTH_LIMIT = 256
+# Markdown's cost grows with its marks, not its letters: this many take a second or two at worst.
+MARKS_LIMIT = 40_000
 UNSUBSCRIBE_URL = Field("unsubscribe_url")
 
 _TAGS = {"p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "strong", "em", "a", "img"}
 _TAGS |= {"ul", "ol", "li", "blockquote", "pre", "code"}
 _ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"start"}}
 _MARKDOWN = MarkdownIt("commonmark", {"html": False})
+_MARKS = re.compile(r"[\n*_`\[!<>&\\#+-]")
 _TAG = re.compile(r"<[A-Za-z/!](?:[^\"'>]|\"[^\"]*\"|'[^']*')*>")
 _LINKED_ATTRIBUTE = re.compile(r"\s(?:href|src)=\"([^\"]*)\"")
 _URL = re.compile(r"https?://[^\s<>\"']*[^\s<>\"'.,;:!?)\]]")
@@ -169,6 +171,8 @@ def _typed(text: str) -> str:
 
 
 def _from_markdown(source: str, tokens: _Tokens) -> tuple[str, str]:
+    if len(_MARKS.findall(source)) > MARKS_LIMIT:
+        raise BadContent(f"There are more than {MARKS_LIMIT:,} marks of Markdown in this.")
     environment: dict[str, object] = {}
     parsed = _MARKDOWN.parse(source, environment)
     if _depth(parsed) > DEPTH_LIMIT:
@@ -313,7 +317,11 @@ def _filled(text: str, tokens: _Tokens, place: Place) -> Iterator[str | Hole]:
 
 
 def _merged(pieces: Iterator[str | Hole]) -> Pieces:
+    """The same with neighbouring literals made one, so that no line break comes between them."""
     merged: list[str | Hole] = []
-    for is_hole, run in groupby(pieces, lambda piece: isinstance(piece, Hole)):
-        merged += run if is_hole else ["".join(piece for piece in run if isinstance(piece, str))]
+    for piece in pieces:
+        if isinstance(piece, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += piece
+        else:
+            merged.append(piece)
     return tuple(piece for piece in merged if piece)

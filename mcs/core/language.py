@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
-SOURCE_LIMIT = 200_000
+SOURCE_LIMIT = 500_000
+TAGS_LIMIT = 5_000
 TAG_LIMIT = 60
 DEPTH_LIMIT = 20
 
@@ -147,7 +148,12 @@ def beginnings(tree: Nodes) -> Iterator[str]:
 def path(tree: Nodes, values: Values) -> Path:
     """Which branch each choice on the way takes for these values; -1 for none."""
     taken: list[int] = []
-    _walk(tree, lambda choice: _first_that_holds(choice, values), taken.append, [])
+    for node in tree:
+        if isinstance(node, Choice):
+            number = _first_that_holds(node, values)
+            taken.append(number)
+            if number >= 0:
+                taken += path(node.branches[number][1], values)
     return tuple(taken)
 
 
@@ -155,30 +161,28 @@ def follow(tree: Nodes, taken: Path) -> Flat:
     """The text and fields along a path. A choice that leaves nothing takes its empty line along."""
     steps = iter(taken)
     flat: list[str | Field] = []
-    _walk(tree, lambda _: next(steps), lambda _: None, flat)
+    _walk(tree, lambda _: next(steps), flat)
     return tuple(flat)
 
 
 def longest(tree: Nodes) -> Flat:
     """The text and fields along the path with the most text."""
     flat: list[str | Field] = []
-    _walk(tree, _longest_branch, lambda _: None, flat)
+    _walk(tree, _longest_branch, flat)
     return tuple(flat)
 
 
 def _walk(
     tree: Nodes,
     choose: Callable[[Choice], int],
-    note: Callable[[int], None],
     flat: list[str | Field],
 ) -> None:
     nothing_left = False
     for node in tree:
         if isinstance(node, Choice):
             number, before = choose(node), len(flat)
-            note(number)
             if number >= 0:
-                _walk(node.branches[number][1], choose, note, flat)
+                _walk(node.branches[number][1], choose, flat)
             nothing_left = len(flat) == before and _ends_paragraph(flat)
         else:
             if nothing_left and isinstance(node, str):
@@ -225,13 +229,16 @@ def _line_end_into_tag(line: re.Match[str]) -> str:
 
 def _refuse_tokens(source: str) -> None:
     """Bound the parser's work, and refuse by the token what needs no understanding."""
-    depth = tokens = 0
+    depth = tags = tokens = 0
     tag_begins = False
     for line, kind, text in _JINJA.lex(source):
         if kind == "raw_begin":
             raise BadContent("{% raw %} is not allowed.", line)
         if kind in ("block_begin", "variable_begin"):
             tokens, tag_begins = 0, kind == "block_begin"
+            tags += 1
+            if tags > TAGS_LIMIT:
+                raise BadContent(f"There are more than {TAGS_LIMIT:,} fields and ifs.", line)
             continue
         tokens += kind != "whitespace"
         if tokens > TAG_LIMIT:

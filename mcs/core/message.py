@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage, MIMEPart
 from email.utils import format_datetime
+from functools import lru_cache, partial
 from hashlib import sha256
 from html import escape
 from urllib.parse import quote
 
 from mcs.core import language, mime
 from mcs.core.bodies import Bodies, Hole, Place, Sender, bodies
-from mcs.core.language import BadContent, Flat, Path, Values
+from mcs.core.language import BadContent, Path, Values
 
 # A branch taken costs its preparation once, then memory: enough for eight independent ifs.
 VARIANTS_KEPT = 256
@@ -109,7 +110,7 @@ def missing(template: MessageTemplate) -> list[str]:
 
 
 class Composer:
-    """Makes the messages of one emailer. Raises BadTemplate. Not for several threads at once."""
+    """Makes the messages of one emailer; several threads may share it. Raises BadTemplate."""
 
     def __init__(self, template: MessageTemplate) -> None:
         self._missing = missing(template)
@@ -118,13 +119,14 @@ class Composer:
             mime.header_text(template.from_name or template.from_email), template.postal_address
         )
         try:
-            self._subject = language.parse(template.subject)
+            self._subject_tree = language.parse(template.subject)
             self._content = language.parse(template.content)
-            self._headers = _Headers(template)
         except BadContent as error:
             raise BadTemplate(error.reason) from error
-        self._variants: dict[Path, _Variant] = {}
-        self._date = (_EPOCH, b"")
+        self._headers = _Headers(template)
+        self._date: tuple[datetime, bytes] | None = None
+        self._subject_along = lru_cache(VARIANTS_KEPT)(partial(language.follow, self._subject_tree))
+        self._variant = lru_cache(VARIANTS_KEPT)(self._prepared)
         try:
             self._variant(language.path(self._content, {}))
         except CannotCompose as error:
@@ -150,48 +152,32 @@ class Composer:
 
     def _write(self, person: Person, date: datetime) -> Message:
         values = _values(person)
-        try:
-            address, needs_smtputf8 = mime.wire_address(person.email)
-        except mime.BadAddress as error:
-            raise CannotCompose(f"This contact cannot be written to: {error}.") from error
-        if not _OPAQUE.fullmatch(person.opaque) or not _OUR_URL.fullmatch(person.unsubscribe_url):
-            raise CannotCompose("The message's id or its unsubscribe link is not legal.")
-        subject = "".join(
-            [
-                piece if isinstance(piece, str) else piece.of(values)
-                for piece in language.follow(self._subject, language.path(self._subject, values))
-            ]
-        )
-        variant = self._variant(language.path(self._content, values))
-        data = b"".join(
-            [
-                *self._headers.write(person, address, subject, self._written(date)),
-                *variant.write(values),
-            ]
-        )
+        address, needs_smtputf8 = _address(person)
+        headers = self._headers.write(person, address, self._subject(values), self._written(date))
+        body = self._variant(language.path(self._content, values)).write(values)
+        data = b"".join([*headers, *body])
         if len(data) > MESSAGE_LIMIT:
             raise CannotCompose("The message would be too large with this contact's values.")
         return Message(self._headers.envelope_from, address, data, needs_smtputf8)
 
-    def _written(self, date: datetime) -> bytes:
-        if date != self._date[0] or not self._date[1]:
-            if date.tzinfo is None:
-                raise ValueError("a date without a zone")
-            self._date = (date, format_datetime(date).encode("ascii"))
-        return self._date[1]
+    def _subject(self, values: Values) -> str:
+        pieces = self._subject_along(language.path(self._subject_tree, values))
+        return "".join([piece if isinstance(piece, str) else piece.of(values) for piece in pieces])
 
-    def _variant(self, taken: Path) -> "_Variant":
-        variant = self._variants.get(taken)
-        if variant is None:
-            try:
-                flat: Flat = language.follow(self._content, taken)
-                variant = _Variant(bodies(flat, self._format, self._sender))
-            except BadContent as error:
-                raise CannotCompose(error.reason) from error
-            if len(self._variants) >= VARIANTS_KEPT:
-                del self._variants[next(iter(self._variants))]
-            self._variants[taken] = variant
-        return variant
+    def _written(self, date: datetime) -> bytes:
+        kept = self._date
+        if kept is None or kept[0] != date:
+            if date.tzinfo is None:
+                raise ValueError("the date has no zone")
+            kept = self._date = (date, format_datetime(date).encode("ascii"))
+        return kept[1]
+
+    def _prepared(self, taken: Path) -> "_Variant":
+        try:
+            flat = language.follow(self._content, taken)
+            return _Variant(bodies(flat, self._format, self._sender))
+        except BadContent as error:
+            raise CannotCompose(error.reason) from error
 
 
 class _Headers:
@@ -315,6 +301,15 @@ _WRITTEN: dict[Place, Callable[[str], bytes]] = {
     Place.TEXT_URL: _text_url,
     Place.HTML_URL: _html_url,
 }
+
+
+def _address(person: Person) -> tuple[str, bool]:
+    if not _OPAQUE.fullmatch(person.opaque) or not _OUR_URL.fullmatch(person.unsubscribe_url):
+        raise CannotCompose("The message's id or its unsubscribe link is not legal.")
+    try:
+        return mime.wire_address(person.email)
+    except mime.BadAddress as error:
+        raise CannotCompose(f"This contact cannot be written to: {error}.") from error
 
 
 def _values(person: Person) -> dict[str, str]:
