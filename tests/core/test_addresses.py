@@ -7,7 +7,6 @@ from email_validator import EmailNotValidError, validate_email
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcs.core import addresses
 from mcs.core.addresses import Address, BadAddress, parse_address, tombstone_key
 
 GOOD = [
@@ -102,8 +101,8 @@ _DOMAINS = st.sampled_from(
 _LOOKALIKES = st.builds("{}@{}{}".format, _PARTS, _PARTS, st.one_of(st.just(""), _DOMAINS))
 
 
-@settings(max_examples=1500, deadline=None)
-@given(st.one_of(_LOOKALIKES, st.from_regex(addresses._PLAIN.__self__, fullmatch=True)))
+@settings(max_examples=500, deadline=None)
+@given(_LOOKALIKES)
 def test_agrees_with_email_validator(text: str) -> None:
     """The fast path and the cache take what email-validator takes, and nothing else."""
     text = text.strip()
