@@ -10,7 +10,9 @@ bp = Blueprint("activity", __name__, url_prefix="/activity")
 
 @bp.get("/")
 def index() -> str:
-    page = audit.listing(db.session, request.args.get("after", ""), request.args.get("before", ""))
+    page = audit.listing(
+        db.session(), request.args.get("after", ""), request.args.get("before", "")
+    )
     return render_template(
         "activity/index.html", page=page, zone=current_app.config["SETTINGS"].timezone
     )

@@ -96,7 +96,7 @@ def is_public() -> bool:
 def owner_exists() -> bool:
     """Whether the installation is set up. Once true it stays so, and is not asked again."""
     if not current_app.extensions.get("mcs_owner_exists"):
-        current_app.extensions["mcs_owner_exists"] = users.has_owner(db.session)
+        current_app.extensions["mcs_owner_exists"] = users.has_owner(db.session())
     return bool(current_app.extensions["mcs_owner_exists"])
 
 

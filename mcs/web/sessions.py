@@ -38,7 +38,7 @@ class SignedIn(UserMixin):
 @login.user_loader
 def load(session_id: str) -> SignedIn | None:
     number, _, key = session_id.partition(":")
-    user = users.find(db.session, int(number), key) if number.isdigit() else None
+    user = users.find(db.session(), int(number), key) if number.isdigit() else None
     return SignedIn(user) if user else None
 
 
@@ -72,12 +72,12 @@ class PasswordForm(FlaskForm):
 def setup() -> Response | str | tuple[str, int]:
     token = request.args.get("token", "")
     now = clock.now()
-    invitation = users.invitation(db.session, now, token) if token else None
+    invitation = users.invitation(db.session(), now, token) if token else None
     if invitation is None:
-        if users.has_owner(db.session) and not token:
+        if users.has_owner(db.session()) and not token:
             return redirect("/login", 303)
         return render_template(
-            "sessions/no_setup.html", token=token, has_owner=users.has_owner(db.session)
+            "sessions/no_setup.html", token=token, has_owner=users.has_owner(db.session())
         ), 403 if token else 200
     form = SetupForm(email=invitation.email) if request.method == "GET" else SetupForm()
     if invitation.email and request.method == "POST":
@@ -85,7 +85,7 @@ def setup() -> Response | str | tuple[str, int]:
     if form.validate_on_submit():
         try:
             user = users.accept(
-                db.session, now, token, form.email.data or "", form.password.data or ""
+                db.session(), now, token, form.email.data or "", form.password.data or ""
             )
         except users.RefusedUser as refusal:
             complain(form, refusal.field, refusal.reason)
@@ -98,7 +98,7 @@ def setup() -> Response | str | tuple[str, int]:
 
 @bp.route("/login", methods=["GET", "POST"], endpoint="login")
 def sign_in() -> Response | str | tuple[str, int]:
-    if not users.has_owner(db.session):
+    if not users.has_owner(db.session()):
         return redirect("/setup", 303)
     target = safe_next(request.args.get("next"))
     if request.method == "GET" and current_user.is_authenticated:
@@ -108,7 +108,7 @@ def sign_in() -> Response | str | tuple[str, int]:
     if form.validate_on_submit():
         try:
             user = users.sign_in(
-                db.session,
+                db.session(),
                 clock.now(),
                 form.email.data or "",
                 form.password.data or "",
@@ -139,7 +139,7 @@ def account() -> Response | str | tuple[str, int]:
     if form.validate_on_submit():
         try:
             user = users.change_password(
-                db.session,
+                db.session(),
                 clock.now(),
                 current_user.id,
                 form.current.data or "",
@@ -159,7 +159,7 @@ def account() -> Response | str | tuple[str, int]:
 
 @bp.post("/account/sign-out-everywhere")
 def sign_out_everywhere() -> Response:
-    users.sign_out_everywhere(db.session, clock.now(), current_user.id)
+    users.sign_out_everywhere(db.session(), clock.now(), current_user.id)
     logout_user()
     session.clear()
     return redirect("/login", 303)

@@ -32,7 +32,7 @@ def index() -> str | tuple[str, int]:
     if form.validate_on_submit():
         email = form.email.data or ""
         try:
-            token = users.invite(db.session, clock.now(), email, current_user.id)
+            token = users.invite(db.session(), clock.now(), email, current_user.id)
         except users.RefusedUser as refusal:
             complain(form, refusal.field, refusal.reason)
         else:
@@ -42,15 +42,15 @@ def index() -> str | tuple[str, int]:
         "users/index.html",
         form=form,
         link=link,
-        everyone=users.everyone(db.session),
-        waiting=users.waiting_invitations(db.session, clock.now()),
+        everyone=users.everyone(db.session()),
+        waiting=users.waiting_invitations(db.session(), clock.now()),
     )
     return (page, 422) if form.errors else page
 
 
 @bp.route("/<int:user_id>/remove", methods=["GET", "POST"])
 def remove(user_id: int) -> Response | str:
-    user = db.session.get(User, user_id)
+    user = db.session().get(User, user_id)
     if user is None or user.removed_at is not None:
         abort(404)
     if request.method == "GET":
@@ -67,7 +67,7 @@ def remove(user_id: int) -> Response | str:
         )
     email = user.email
     try:
-        users.remove(db.session, clock.now(), user_id, current_user.id)
+        users.remove(db.session(), clock.now(), user_id, current_user.id)
     except users.RefusedUser as refusal:
         flash(refusal.reason, "error")
     else:
@@ -77,6 +77,6 @@ def remove(user_id: int) -> Response | str:
 
 @bp.post("/invitations/<int:token_id>/withdraw")
 def withdraw(token_id: int) -> Response:
-    users.withdraw_invitation(db.session, clock.now(), token_id, current_user.id)
+    users.withdraw_invitation(db.session(), clock.now(), token_id, current_user.id)
     flash("The invitation is withdrawn: its link no longer works.")
     return redirect("/users/", 303)

@@ -1,0 +1,402 @@
+"""Campaigns: made, edited, switched on and off, archived; and what their pages say of them."""
+
+import secrets
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import date, datetime
+from typing import Any
+from zoneinfo import available_timezones
+
+from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select
+from sqlalchemy.orm import Session
+
+from mcs.core import timelines
+from mcs.core.addresses import BadAddress, parse_address
+from mcs.gateways.jobqueue import JobQueue
+from mcs.models import Batch, BatchContact, Campaign, Emailer, Scenario
+from mcs.services import audiences, audit, outlook, planning
+from mcs.services.audiences import Audience
+from mcs.services.outlook import Upcoming
+from mcs.services.paging import At, Order, Page, turn
+from mcs.services.transactions import writing
+
+PAGE_LENGTH = 25
+SORTS = ("name", "start", "end")
+LONGEST = {"name": 200, "description": 5000, "from_name": 200, "postal_address": 500}
+
+
+class UnknownCampaign(LookupError):
+    """There is no campaign of that id."""
+
+
+class RefusedCampaign(Exception):
+    """What cannot be: a sentence for each field of the form; "" stands for the whole."""
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        super().__init__("; ".join(reasons.values()))
+        self.reasons = reasons
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a marketer says of a campaign. The sender and postal address may follow later."""
+
+    name: str
+    description: str
+    start_date: date | None
+    end_date: date | None
+    timezone: str
+    from_name: str = ""
+    from_email: str = ""
+    reply_to: str = ""
+    postal_address: str = ""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A campaign as the list shows it."""
+
+    campaign: Campaign
+    state: str
+    contacts: int
+    next_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A scenario of the campaign with its latest emailer."""
+
+    scenario: Scenario
+    emailer: Emailer | None
+
+    @property
+    def state(self) -> str:
+        """The emailer's word once there is more to say than that it is planned."""
+        if self.emailer is None or self.scenario.state == "draft":
+            return self.scenario.state
+        return "scheduled" if self.emailer.state == "planned" else self.emailer.state
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Everything the campaign's own page says. ``sender_gaps``: what is still to be filled in."""
+
+    campaign: Campaign
+    state: str
+    audience: Audience
+    sender_gaps: Sequence[str]
+    runs: Sequence[Run]
+    next_up: Upcoming | None
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """What switching off takes back, and what it does not: messages that are being sent."""
+
+    sends: int
+    recipients: int
+    sending: int
+
+
+def create(session: Session, now: datetime, given: Fields, by: int | None) -> int:
+    """Make a campaign and its empty batch; its id. Raises RefusedCampaign."""
+    checked = _checked(given)
+    with writing(session):
+        campaign = Campaign(
+            uid=secrets.token_urlsafe(16), created_at=now, updated_at=now, **asdict(checked)
+        )
+        campaign.batch = Batch()
+        session.add(campaign)
+        session.flush()
+        audit.note(session, now, by, "create", "campaign", campaign.id, name=checked.name)
+        return campaign.id
+
+
+def edit(
+    session: Session, now: datetime, queue: JobQueue, campaign_id: int, given: Fields, by: int
+) -> None:
+    """Write the campaign anew, and move what is planned. Raises RefusedCampaign."""
+    checked = _checked(given)
+    with writing(session):
+        campaign = find(session, campaign_id)
+        changed = [
+            name for name, value in asdict(checked).items() if _differs(campaign, name, value)
+        ]
+        for name in changed:
+            setattr(campaign, name, getattr(checked, name))
+        campaign.updated_at = now
+        if changed:
+            audit.note(session, now, by, "edit", "campaign", campaign_id, changed=changed)
+    planning.plan_campaign(session, now, queue, campaign_id)
+
+
+def activate(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
+    """Have its scheduled scenarios planned again."""
+    _switch(session, now, queue, campaign_id, by, "activate", active=True)
+
+
+def deactivate(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
+    """Withdraw what is planned. What is being sent goes on."""
+    _switch(session, now, queue, campaign_id, by, "deactivate", active=False)
+
+
+def archive(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
+    """Withdraw what is planned, and put the campaign out of sight; its ledger stays.
+
+    Raises RefusedCampaign while one of its emails is being sent, or is paused.
+    """
+    if withdrawal(session, now, campaign_id).sending:
+        raise RefusedCampaign(
+            {"": "An email of this campaign is being sent or is paused. Let it end, or cancel it."}
+        )
+    _switch(session, now, queue, campaign_id, by, "archive", active=False, archived_at=now)
+
+
+def unarchive(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
+    """Bring the campaign back, inactive: nothing goes out before somebody says so."""
+    _switch(session, now, queue, campaign_id, by, "unarchive", archived_at=None)
+
+
+def find(session: Session, campaign_id: int) -> Campaign:
+    """The campaign of that id. Raises UnknownCampaign."""
+    campaign = session.get(Campaign, campaign_id)
+    if campaign is None:
+        raise UnknownCampaign(campaign_id)
+    return campaign
+
+
+def fields_of(campaign: Campaign) -> Fields:
+    """What a form begins with when the campaign is edited."""
+    return Fields(**{field.name: getattr(campaign, field.name) for field in fields(Fields)})
+
+
+def state_of(campaign: Campaign, now: datetime) -> str:
+    """One of timelines.CAMPAIGN_STATES."""
+    return timelines.state(
+        campaign.start_date,
+        campaign.end_date,
+        timelines.today(now, campaign.timezone),
+        campaign.active,
+        campaign.archived_at is not None,
+    )
+
+
+def sender_gaps(campaign: Campaign) -> list[str]:
+    """What the law and mail providers ask of a sender, and is not filled in yet."""
+    needed = (
+        ("a From address", campaign.from_email),
+        ("a postal address", campaign.postal_address),
+    )
+    return [name for name, value in needed if not value.strip()]
+
+
+def listing(
+    session: Session,
+    now: datetime,
+    *,
+    search: str = "",
+    state: str = "",
+    sort: str = "-start",
+    at: At = At(),  # noqa: B008 - frozen
+) -> Page[Listed]:
+    """A page of campaigns. Without a state: all but the archived ones.
+
+    ``sort`` is one of SORTS, with a minus in front for the other way round; anything else means
+    the latest start first.
+    """
+    contacts = (
+        select(func.count())
+        .select_from(BatchContact)
+        .join(Batch, Batch.id == BatchContact.batch_id)
+        .where(Batch.campaign_id == Campaign.id)
+        .correlate(Campaign)
+        .scalar_subquery()
+    )
+    query = select(Campaign, contacts).where(_in_state(session, now, state))
+    if search:
+        query = query.where(
+            or_(
+                Campaign.name.icontains(search, autoescape=True),
+                Campaign.description.icontains(search, autoescape=True),
+            )
+        )
+
+    def listed(campaign: Campaign, count: int) -> Listed:
+        return Listed(campaign, state_of(campaign, now), count, None)
+
+    order, key = _order(sort)
+    page = turn(session, query, order, at, PAGE_LENGTH, listed, lambda row: key(row.campaign))
+    soon = outlook.next_by_campaign(session, now, [row.campaign.id for row in page.rows])
+    rows = [replace(row, next_at=soon.get(row.campaign.id)) for row in page.rows]
+    return replace(page, rows=rows)
+
+
+def overview(session: Session, now: datetime, campaign_id: int) -> Overview:
+    """The campaign's page. Raises UnknownCampaign."""
+    campaign = find(session, campaign_id)
+    coming = outlook.upcoming(session, now, campaign_id=campaign_id)
+    return Overview(
+        campaign,
+        state_of(campaign, now),
+        audiences.count(session, campaign_id),
+        sender_gaps(campaign),
+        _runs(session, campaign_id),
+        coming[0] if coming else None,
+    )
+
+
+def withdrawal(session: Session, now: datetime, campaign_id: int) -> Withdrawal:
+    """What deactivating the campaign now would take back."""
+    coming = outlook.upcoming(session, now, campaign_id=campaign_id)
+    return Withdrawal(
+        sends=len(coming),
+        recipients=sum(one.recipients for one in coming),
+        sending=len(outlook.being_sent(session, campaign_id)),
+    )
+
+
+def any_campaign(session: Session) -> bool:
+    """Whether there is one at all, archived ones included."""
+    return session.scalar(select(Campaign.id).limit(1)) is not None
+
+
+def _switch(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    campaign_id: int,
+    by: int,
+    verb: str,
+    **changes: Any,
+) -> None:
+    with writing(session):
+        campaign = find(session, campaign_id)
+        for name, value in changes.items():
+            setattr(campaign, name, value)
+        campaign.updated_at = now
+        audit.note(session, now, by, verb, "campaign", campaign_id, name=campaign.name)
+    planning.plan_campaign(session, now, queue, campaign_id)
+
+
+def _checked(given: Fields) -> Fields:
+    """The fields in the form in which they are kept. Raises RefusedCampaign."""
+    reasons: dict[str, str] = {}
+    one_line = replace(
+        given,
+        name=_one_line(given.name),
+        from_name=_one_line(given.from_name),
+        from_email=_address("from_email", given.from_email, reasons),
+        reply_to=_address("reply_to", given.reply_to, reasons),
+    )
+    if not one_line.name:
+        reasons["name"] = "Give the campaign a name."
+    for name, longest in LONGEST.items():
+        if len(getattr(one_line, name)) > longest:
+            reasons[name] = f"Use at most {longest:,} characters."
+    _check_timeline(given, reasons)
+    if given.timezone not in available_timezones():
+        reasons["timezone"] = "Choose a time zone from the list, such as Europe/Berlin."
+    if reasons:
+        raise RefusedCampaign(reasons)
+    return one_line
+
+
+def _check_timeline(given: Fields, reasons: dict[str, str]) -> None:
+    for name, which in (("start_date", "first"), ("end_date", "last")):
+        day: date | None = getattr(given, name)
+        if day is None:
+            reasons[name] = f"Enter the {which} day."
+        elif not 2000 <= day.year <= 2200:
+            reasons[name] = "Check the year."
+    if given.start_date and given.end_date and given.end_date < given.start_date:
+        reasons.setdefault("end_date", "The last day is before the first.")
+
+
+def _address(name: str, text: str, reasons: dict[str, str]) -> str:
+    if not text.strip():
+        return ""
+    try:
+        return parse_address(text).email
+    except BadAddress as error:
+        reasons[name] = f"This is not an email address: {error.reason}."
+        return text
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks and other control characters, which could become mail headers."""
+    kept = (
+        " " if unicodedata.category(letter)[:2] in ("Cc", "Zl", "Zp") else letter for letter in text
+    )
+    return " ".join("".join(kept).split())
+
+
+def _differs(campaign: Campaign, name: str, value: object) -> bool:
+    return bool(getattr(campaign, name) != value)
+
+
+def _in_state(session: Session, now: datetime, state: str) -> ColumnElement[bool]:
+    here = Campaign.archived_at.is_(None)
+    if state == "archived":
+        return ~here
+    if state == "inactive":
+        return and_(here, ~Campaign.active)
+    today = _today(session, now)
+    timeline = {
+        "upcoming": Campaign.start_date > today,
+        "running": and_(Campaign.start_date <= today, Campaign.end_date >= today),
+        "over": Campaign.end_date < today,
+    }
+    return and_(here, Campaign.active, timeline[state]) if state in timeline else here
+
+
+def _today(session: Session, now: datetime) -> ColumnElement[date]:
+    """Each campaign's own date: at any instant, the zones of the world show at most three."""
+    zones = session.scalars(select(Campaign.timezone).distinct()).all()
+    dates = {zone: timelines.today(now, zone) for zone in zones}
+    days = [(Campaign.timezone == zone, literal(day)) for zone, day in dates.items()]
+    return case(*days, else_=literal(now.date())) if days else literal(now.date())
+
+
+def _order(sort: str) -> tuple[Order, Any]:
+    name = sort.removeprefix("-")
+    descending = sort.startswith("-")
+    if name not in SORTS:
+        name, descending = "start", True
+    if name == "name":
+        column: Any = func.lower(Campaign.name)
+        return (
+            Order((column, Campaign.id), descending, _read_name_key),
+            lambda campaign: f"{campaign.id}_{campaign.name.lower()}",
+        )
+    column = Campaign.start_date if name == "start" else Campaign.end_date
+    return (
+        Order((column, Campaign.id), descending, _read_date_key),
+        lambda campaign: f"{getattr(campaign, f'{name}_date').isoformat()}_{campaign.id}",
+    )
+
+
+def _read_name_key(text: str) -> tuple[str, int]:
+    number, name = text.split("_", 1)
+    return name, int(number)
+
+
+def _read_date_key(text: str) -> tuple[date, int]:
+    day, number = text.split("_")
+    return date.fromisoformat(day), int(number)
+
+
+def _runs(session: Session, campaign_id: int) -> list[Run]:
+    latest = (
+        select(func.max(Emailer.id))
+        .where(Emailer.scenario_id == Scenario.id)
+        .correlate(Scenario)
+        .scalar_subquery()
+    )
+    query = (
+        select(Scenario, Emailer)
+        .outerjoin(Emailer, Emailer.id == latest)
+        .where(Scenario.campaign_id == campaign_id)
+        .order_by(Scenario.date.is_(None), Scenario.date, Scenario.time, Scenario.id)
+    )
+    return [Run(scenario, emailer) for scenario, emailer in session.execute(query)]

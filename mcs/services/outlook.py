@@ -1,0 +1,232 @@
+"""The outlook: what will go out, what is going out, and what needs a person."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session, aliased, contains_eager
+
+from mcs.core import walltime
+from mcs.models import Campaign, Delivery, Emailer, Import, Scenario, Slice
+from mcs.services import audiences
+
+# Local dates and UTC ones differ by less than a day either way.
+A_DAY = timedelta(days=1)
+# Further on the home page names the rest by its number only.
+MOST_NEEDS = 20
+
+
+@dataclass(frozen=True)
+class Upcoming:
+    """A scenario that will go out at ``at`` (UTC), to ``recipients`` contacts as of now."""
+
+    scenario: Scenario
+    campaign: Campaign
+    at: datetime
+    recipients: int
+
+
+@dataclass(frozen=True)
+class Going:
+    """An emailer under way: ``done`` of its ``recipients`` are settled, ``sent`` were accepted."""
+
+    emailer: Emailer
+    scenario: Scenario
+    recipients: int
+    done: int
+    sent: int
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that waits for a person: where it is (``href``), and a sentence."""
+
+    kind: str
+    name: str
+    sentence: str
+    href: str
+
+
+def upcoming(
+    session: Session, now: datetime, days: int | None = None, campaign_id: int | None = None
+) -> list[Upcoming]:
+    """What will go out by itself, in order: of one campaign or all, in the next days or ever.
+
+    A scheduled scenario on the timeline of an active campaign, none of whose sendings has begun.
+    """
+    rows = []
+    reached: dict[tuple[int, int | None], int] = {}
+    for scenario, at in _coming(session, now, campaign_id):
+        if days is not None and at >= now + timedelta(days=days):
+            continue
+        audience = (scenario.campaign_id, scenario.excludes_id)
+        if audience not in reached:
+            reached[audience] = audiences.count(session, *audience).reached
+        rows.append(Upcoming(scenario, scenario.campaign, at, reached[audience]))
+    return rows
+
+
+def next_by_campaign(
+    session: Session, now: datetime, campaign_ids: Sequence[int]
+) -> dict[int, datetime]:
+    """When each campaign sends next; those that do not are left out."""
+    soon: dict[int, datetime] = {}
+    for scenario, at in _coming(session, now, None):
+        if scenario.campaign_id in campaign_ids:
+            soon.setdefault(scenario.campaign_id, at)
+    return soon
+
+
+def being_sent(session: Session, campaign_id: int | None = None) -> list[Going]:
+    """Emailers that have begun and not ended, paused ones included."""
+    query = (
+        select(
+            Emailer,
+            Scenario,
+            func.coalesce(func.sum(Slice.pending + Slice.sending), 0),
+            func.coalesce(func.sum(Slice.sent), 0),
+        )
+        .join(Scenario, Scenario.id == Emailer.scenario_id)
+        .outerjoin(Slice, Slice.emailer_id == Emailer.id)
+        .where(Emailer.state.in_(("sending", "paused")))
+        .group_by(Emailer.id, Scenario.id)
+        .order_by(Emailer.scheduled_at)
+    )
+    if campaign_id is not None:
+        query = query.where(Scenario.campaign_id == campaign_id)
+    return [
+        Going(emailer, scenario, emailer.recipients or 0, (emailer.recipients or 0) - left, sent)
+        for emailer, scenario, left, sent in session.execute(query)
+    ]
+
+
+def needs(session: Session, now: datetime) -> list[Need]:
+    """What waits for a person, the most pressing first."""
+    return [
+        *_stopped_emailers(session),
+        *_doubts(session),
+        *_unready_campaigns(session, now),
+        *_failed_imports(session, now),
+    ]
+
+
+def _coming(
+    session: Session, now: datetime, campaign_id: int | None
+) -> list[tuple[Scenario, datetime]]:
+    begun = (
+        select(Emailer.id)
+        .where(Emailer.scenario_id == Scenario.id, Emailer.state != "planned")
+        .exists()
+    )
+    query = (
+        select(Scenario)
+        .join(Scenario.campaign)
+        .options(contains_eager(Scenario.campaign))
+        .where(
+            Scenario.state == "scheduled",
+            Scenario.date >= (now - A_DAY).date(),
+            Scenario.date >= Campaign.start_date,
+            Scenario.date <= Campaign.end_date,
+            Campaign.active,
+            Campaign.archived_at.is_(None),
+            ~begun,
+        )
+    )
+    if campaign_id is not None:
+        query = query.where(Scenario.campaign_id == campaign_id)
+    timed = [(scenario, _instant(scenario)) for scenario in session.scalars(query)]
+    return sorted(
+        ((scenario, at) for scenario, at in timed if at > now),
+        key=lambda one: (one[1], one[0].id),
+    )
+
+
+def _instant(scenario: Scenario) -> datetime:
+    if scenario.date is None or scenario.time is None:
+        raise ValueError(f"scenario {scenario.id} is scheduled without a date and a time")
+    return walltime.instant(scenario.date, scenario.time, ZoneInfo(scenario.campaign.timezone))
+
+
+def _stopped_emailers(session: Session) -> list[Need]:
+    rows = session.execute(
+        select(Emailer, Scenario.name)
+        .join(Scenario, Scenario.id == Emailer.scenario_id)
+        .where(Emailer.state.in_(("missed", "paused")))
+        .order_by(Emailer.scheduled_at.desc())
+        .limit(MOST_NEEDS)
+    )
+    return [
+        Need(emailer.state, name, _why_stopped(emailer), f"/emailers/{emailer.id}")
+        for emailer, name in rows
+    ]
+
+
+def _why_stopped(emailer: Emailer) -> str:
+    if emailer.state == "missed":
+        return emailer.notice or "It did not go out at its time: send it now, move it, or skip it."
+    return emailer.notice or "Somebody paused it: resume or cancel it."
+
+
+def _doubts(session: Session) -> list[Need]:
+    in_doubt = func.count(Delivery.id)
+    rows = session.execute(
+        select(Emailer.id, Scenario.name, in_doubt)
+        .join(Scenario, Scenario.id == Emailer.scenario_id)
+        .join(Delivery, Delivery.emailer_id == Emailer.id)
+        .where(Delivery.state == "in_doubt")
+        .group_by(Emailer.id, Scenario.name)
+        .order_by(Emailer.id.desc())
+        .limit(MOST_NEEDS)
+    )
+    return [
+        Need(
+            "in_doubt",
+            name,
+            f"For {count:,} {'message' if count == 1 else 'messages'} nobody knows whether the"
+            " server took it: settle it.",
+            f"/emailers/{emailer_id}?outcome=in_doubt",
+        )
+        for emailer_id, name, count in rows
+    ]
+
+
+def _unready_campaigns(session: Session, now: datetime) -> list[Need]:
+    """Active campaigns whose next email could not be sent as things are."""
+    found: dict[int, Need] = {}
+    for one in upcoming(session, now, days=7):
+        gaps = []
+        if not one.campaign.from_email or not one.campaign.postal_address.strip():
+            gaps.append("the sender is not complete")
+        if not one.recipients:
+            gaps.append("there is nobody to write to")
+        if gaps:
+            sentence = f"It sends within a week, but {' and '.join(gaps)}."
+            need = Need("campaign", one.campaign.name, sentence, f"/campaigns/{one.campaign.id}")
+            found.setdefault(one.campaign.id, need)
+    return list(found.values())
+
+
+def _failed_imports(session: Session, now: datetime) -> list[Need]:
+    rows = session.execute(
+        select(Import, Campaign.name)
+        .join(Campaign, Campaign.id == Import.campaign_id)
+        .where(Import.state == "failed", Import.created_at > now - timedelta(days=7))
+        .where(~_uploaded_since())
+        .order_by(Import.id.desc())
+        .limit(MOST_NEEDS)
+    )
+    return [
+        Need("failed", f"{one.filename} for {name}", one.error, f"/imports/{one.id}")
+        for one, name in rows
+    ]
+
+
+def _uploaded_since() -> ColumnElement[bool]:
+    later = aliased(Import)
+    return (
+        select(later.id)
+        .where(later.campaign_id == Import.campaign_id, later.id > Import.id)
+        .exists()
+    )
