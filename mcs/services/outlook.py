@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased, contains_eager
 
-from mcs.core import walltime
 from mcs.models import Campaign, Delivery, Emailer, Import, Scenario, Slice
 from mcs.services import audiences
+from mcs.services.planning import intended
 
 # Local dates and UTC ones differ by less than a day either way.
 A_DAY = timedelta(days=1)
@@ -115,10 +114,11 @@ def needs(session: Session, now: datetime) -> list[Need]:
 def _coming(
     session: Session, now: datetime, campaign_id: int | None
 ) -> list[tuple[Scenario, datetime]]:
-    begun = (
-        select(Emailer.id)
-        .where(Emailer.scenario_id == Scenario.id, Emailer.state != "planned")
-        .exists()
+    """The planner's own decision, of the scenarios none of whose sendings has begun."""
+    begun = exists().where(
+        Emailer.scenario_id == Scenario.id,
+        Emailer.state != "planned",
+        or_(Emailer.state != "cancelled", Emailer.recipients.is_not(None)),
     )
     query = (
         select(Scenario)
@@ -127,8 +127,6 @@ def _coming(
         .where(
             Scenario.state == "scheduled",
             Scenario.date >= (now - A_DAY).date(),
-            Scenario.date >= Campaign.start_date,
-            Scenario.date <= Campaign.end_date,
             Campaign.active,
             Campaign.archived_at.is_(None),
             ~begun,
@@ -136,17 +134,12 @@ def _coming(
     )
     if campaign_id is not None:
         query = query.where(Scenario.campaign_id == campaign_id)
-    timed = [(scenario, _instant(scenario)) for scenario in session.scalars(query)]
-    return sorted(
-        ((scenario, at) for scenario, at in timed if at > now),
-        key=lambda one: (one[1], one[0].id),
-    )
-
-
-def _instant(scenario: Scenario) -> datetime:
-    if scenario.date is None or scenario.time is None:
-        raise ValueError(f"scenario {scenario.id} is scheduled without a date and a time")
-    return walltime.instant(scenario.date, scenario.time, ZoneInfo(scenario.campaign.timezone))
+    timed = [
+        (scenario, at)
+        for scenario in session.scalars(query)
+        if (at := intended(scenario, scenario.campaign)) is not None and at > now
+    ]
+    return sorted(timed, key=lambda one: (one[1], one[0].id))
 
 
 def _stopped_emailers(session: Session) -> list[Need]:
@@ -225,8 +218,4 @@ def _failed_imports(session: Session, now: datetime) -> list[Need]:
 
 def _uploaded_since() -> ColumnElement[bool]:
     later = aliased(Import)
-    return (
-        select(later.id)
-        .where(later.campaign_id == Import.campaign_id, later.id > Import.id)
-        .exists()
-    )
+    return exists().where(later.campaign_id == Import.campaign_id, later.id > Import.id)
