@@ -9,28 +9,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import sha256
 from html import escape
 
-import nh3
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
-
-from mcs.core import letter
-from mcs.core.language import BadContent, Field, Flat
+from mcs.core import letter, markdown
+from mcs.core.markdown import refuse_size
 from mcs.core.mime import body_text
+from mcs.core.tree import Field, Flat
 
 HTML_WARNING = 100_000
-HTML_LIMIT = 500_000
-DEPTH_LIMIT = 256
-# Markdown's cost grows with its marks, not its letters: this many take a second or two at worst.
-MARKS_LIMIT = 40_000
 UNSUBSCRIBE_URL = Field("unsubscribe_url")
 
-_TAGS = {"p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "strong", "em", "a", "img"}
-_TAGS |= {"ul", "ol", "li", "blockquote", "pre", "code"}
-_ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"start"}}
-_MARKDOWN = MarkdownIt("commonmark", {"html": False})
-_MARKS = re.compile(r"[\n*_`\[!<>&\\#+-]")
 _TAG = re.compile(r"<[A-Za-z/!](?:[^\"'>]|\"[^\"]*\"|'[^']*')*>")
 _LINKED_ATTRIBUTE = re.compile(r"\s(?:href|src)=\"([^\"]*)\"")
 _URL = re.compile(r"https?://[^\s<>\"']*[^\s<>\"'.,;:!?)\]]")
@@ -80,14 +69,12 @@ class Sender:
 
 
 class _Tokens:
-    """Words that stand for fields. None of them occurs in the source by itself."""
+    """Words that stand for fields. No source can contain them: a digest of it is in each."""
 
     def __init__(self, flat: Flat, sender: Sender) -> None:
         literals = [piece for piece in flat if isinstance(piece, str)]
-        taken = "".join([*literals, sender.name, sender.postal_address]).lower()
-        self._prefix = "mcsfield"
-        while self._prefix in taken:
-            self._prefix += "q"
+        source = repr((literals, sender))
+        self._prefix = f"mcs{sha256(source.encode()).hexdigest()[:24]}n"
         self._fields: list[Field] = []
         self.source = "".join(
             body_text(piece) if isinstance(piece, str) else self.word(piece) for piece in flat
@@ -116,20 +103,16 @@ def bodies(flat: Flat, format: str, sender: Sender) -> Bodies:
     tokens = _Tokens(flat, sender)
     source = tokens.source.strip("\n")
     if format == "markdown":
-        html, text = _from_markdown(source, tokens)
+        html, text = markdown.rendered(source, tokens.as_url)
     else:
         html, text = _typed_html(source, tokens), source
+    refuse_size(html)
     footer = (sender.name, sender.postal_address, tokens.unsubscribe_url)
-    _refuse_size(html)
+    html, text = letter.html_letter(html, *footer), letter.text_letter(text, *footer)
     return Bodies(
-        text=_merged(_filled(letter.text_letter(text, *footer), tokens, Place.TEXT)),
-        html=_merged(_html_pieces(letter.html_letter(html, *footer), tokens)),
+        text=_merged(_filled(text, tokens, Place.TEXT)),
+        html=_merged(_html_pieces(html, tokens)),
     )
-
-
-def _refuse_size(html: str) -> None:
-    if len(html.encode()) > HTML_LIMIT:
-        raise BadContent(f"The html of this message is larger than {HTML_LIMIT // 1000} KB.")
 
 
 # Plain text as typed
@@ -165,108 +148,6 @@ def _typed(text: str) -> str:
     html = escape(text).replace("\n", "<br>\n")
     # Columns typed with spaces stay columns.
     return re.sub(r"(?<= ) ", "\u00a0", html)
-
-
-# Markdown
-
-
-def _from_markdown(source: str, tokens: _Tokens) -> tuple[str, str]:
-    if len(_MARKS.findall(source)) > MARKS_LIMIT:
-        raise BadContent(f"There are more than {MARKS_LIMIT:,} marks of Markdown in this.")
-    environment: dict[str, object] = {}
-    parsed = _MARKDOWN.parse(source, environment)
-    if _depth(parsed) > DEPTH_LIMIT:
-        raise BadContent(f"Things are inside each other more than {DEPTH_LIMIT} deep.")
-    html = _MARKDOWN.renderer.render(parsed, _MARKDOWN.options, environment)
-    _refuse_size(html)
-    clean = nh3.clean(
-        html,
-        tags=_TAGS,
-        attributes=_ATTRIBUTES,
-        url_schemes={"http", "https", "mailto"},
-        attribute_filter=_only_safe_images,
-        link_rel=None,
-    )
-    return clean, _readable(parsed, tokens)
-
-
-def _depth(parsed: list[Token]) -> int:
-    level = deepest = 0
-    for token in parsed:
-        level += token.nesting
-        deepest = max(deepest, level + (_depth(token.children) if token.children else 0))
-    return deepest
-
-
-def _only_safe_images(tag: str, attribute: str, value: str) -> str | None:
-    if (tag, attribute) == ("img", "src") and ":" in value and not value.startswith("https:"):
-        return None
-    return value
-
-
-def _readable(parsed: list[Token], tokens: _Tokens) -> str:
-    """Markdown as a person would type it in a plain mail."""
-    lines: list[str] = []
-    prefixes: list[str] = []
-    numbers: list[int] = []
-    for token in parsed:
-        if token.type in ("bullet_list_open", "ordered_list_open"):
-            numbers.append(int(token.attrGet("start") or 1) if token.tag == "ol" else -1)
-        elif token.type in ("bullet_list_close", "ordered_list_close"):
-            numbers.pop()
-            _blank(lines, prefixes)
-        elif token.type == "list_item_open":
-            prefixes.append("- " if numbers[-1] < 0 else f"{numbers[-1]}. ")
-            numbers[-1] += numbers[-1] >= 0
-        elif token.type == "blockquote_open":
-            prefixes.append("> ")
-        elif token.type in ("list_item_close", "blockquote_close"):
-            if prefixes.pop() == "> ":
-                _blank(lines, prefixes)
-        elif token.type == "inline":
-            _write(lines, prefixes, _readable_inline(token.children or [], tokens))
-        elif token.type in ("fence", "code_block"):
-            _write(lines, prefixes, token.content.rstrip("\n"))
-            _blank(lines, prefixes)
-        elif token.type == "hr":
-            _write(lines, prefixes, "-" * 20)
-            _blank(lines, prefixes)
-        elif token.type in ("paragraph_close", "heading_close") and not token.hidden:
-            _blank(lines, prefixes)
-    return "\n".join(lines).strip("\n")
-
-
-def _write(lines: list[str], prefixes: list[str], text: str) -> None:
-    for line in text.split("\n"):
-        lines.append("".join(prefixes) + line)
-        # A list's mark stands on the item's first line, the rest is indented under it.
-        prefixes[:] = [mark if mark == "> " else " " * len(mark) for mark in prefixes]
-
-
-def _blank(lines: list[str], prefixes: list[str]) -> None:
-    line = "".join(mark if mark == "> " else " " * len(mark) for mark in prefixes).rstrip()
-    if lines and not lines[-1].strip("> "):
-        lines[-1] = line
-    elif lines:
-        lines.append(line)
-
-
-def _readable_inline(children: list[Token], tokens: _Tokens) -> str:
-    written: list[str] = []
-    links: list[tuple[str, int]] = []
-    for token in children:
-        if token.type in ("softbreak", "hardbreak"):
-            written.append("\n")
-        elif token.type == "link_open":
-            links.append((str(token.attrGet("href") or ""), len(written)))
-        elif token.type == "link_close":
-            url, start = links.pop()
-            label = "".join(written[start:])
-            if url.removeprefix("mailto:") != label:
-                written.append(f" ({tokens.as_url(url)})" if label else tokens.as_url(url))
-        else:
-            written.append(token.content)
-    return "".join(written)
 
 
 # Holes
@@ -308,12 +189,16 @@ def _filled(text: str, tokens: _Tokens, place: Place) -> Iterator[str | Hole]:
         while match.start() >= stop:
             start, stop = next(spans)
         yield text[end : match.start()]
-        if match[2] == "u":
-            yield Hole(tokens.field(match), Place.TEXT_URL)
-        else:
-            yield Hole(tokens.field(match), Place.URL_PART if start <= match.start() else place)
+        inside_url = start <= match.start()
+        yield Hole(tokens.field(match), _place_in_text(tokens, match, inside_url, place))
         end = match.end()
     yield text[end:]
+
+
+def _place_in_text(tokens: _Tokens, word: re.Match[str], inside_url: bool, place: Place) -> Place:
+    if word[2] == "u" or (place is Place.TEXT and tokens.is_unsubscribe_url(word)):
+        return Place.TEXT_URL
+    return Place.URL_PART if inside_url else place
 
 
 def _merged(pieces: Iterator[str | Hole]) -> Pieces:

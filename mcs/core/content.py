@@ -5,9 +5,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from mcs.core import language
-from mcs.core.bodies import HTML_LIMIT, HTML_WARNING, Sender, bodies
-from mcs.core.language import BadContent, Nodes
+from mcs.core import language, tree
+from mcs.core.bodies import HTML_WARNING, Sender, bodies
+from mcs.core.language import BadContent
+from mcs.core.markdown import HTML_LIMIT
+from mcs.core.tree import Nodes
 
 BUILT_IN_FIELDS = ("name", "first_name", "email", "unsubscribe_url")
 
@@ -39,7 +41,7 @@ def check(subject: str, content: str, format: str, known: Collection[str]) -> li
 
 def fields_used(subject: str, content: str) -> set[str]:
     """The names of the fields that are printed or asked about. What cannot be read has none."""
-    return {field.name for tree in _readable(subject, content) for field in language.fields(tree)}
+    return {field.name for parsed in _readable(subject, content) for field in tree.fields(parsed)}
 
 
 def fields_without_default(subject: str, content: str) -> set[str]:
@@ -48,9 +50,9 @@ def fields_without_default(subject: str, content: str) -> set[str]:
     A field whose presence some ``{% if %}`` asks about is taken to be looked after.
     """
     printed, asked = set(), set()
-    for tree in _readable(subject, content):
-        printed |= {field.name for field in language.printed(tree) if not field.has_default}
-        asked |= {field.name for field in language.asked(tree)}
+    for parsed in _readable(subject, content):
+        printed |= {field.name for field in tree.printed(parsed) if not field.has_default}
+        asked |= {field.name for field in tree.asked(parsed)}
     return printed - asked - {"email", "unsubscribe_url"}
 
 
@@ -70,17 +72,17 @@ def _subject_problems(subject: str, known: Collection[str]) -> Iterator[Problem]
         yield Problem("subject", "The subject must be a single line.")
         return
     try:
-        tree = language.parse(subject)
+        parsed = language.parse(subject)
     except BadContent as error:
         yield Problem("subject", error.reason)
         return
-    if any(_FAKE_REPLY.match(text) for text in language.beginnings(tree)):
+    if any(_FAKE_REPLY.match(text) for text in tree.beginnings(parsed)):
         yield Problem(
             "subject",
             "The subject begins like a reply (Re:) or a forwarded mail (Fwd:), which it is not; "
             "mail providers punish that.",
         )
-    yield from _field_problems("subject", tree, known)
+    yield from _field_problems("subject", parsed, known)
 
 
 def _content_problems(content: str, format: str, known: Collection[str]) -> Iterator[Problem]:
@@ -88,13 +90,13 @@ def _content_problems(content: str, format: str, known: Collection[str]) -> Iter
         yield Problem("content", "The content is empty.")
         return
     try:
-        tree = language.parse(content)
+        parsed = language.parse(content)
     except BadContent as error:
         yield Problem("content", f"Line {error.line}: {error.reason}")
         return
-    yield from _field_problems("content", tree, known)
+    yield from _field_problems("content", parsed, known)
     try:
-        size = bodies(language.longest(tree), format, Sender("", "")).html_size
+        size = bodies(tree.longest(parsed), format, Sender("", "")).html_size
     except BadContent as error:
         yield Problem("content", error.reason)
         return
@@ -109,14 +111,14 @@ def _content_problems(content: str, format: str, known: Collection[str]) -> Iter
         )
 
 
-def _field_problems(where: str, tree: Nodes, known: Collection[str]) -> Iterator[Problem]:
+def _field_problems(where: str, parsed: Nodes, known: Collection[str]) -> Iterator[Problem]:
     legal = sorted({*known, *BUILT_IN_FIELDS})
-    used = dict.fromkeys(field.name for field in language.fields(tree))
+    used = dict.fromkeys(field.name for field in tree.fields(parsed))
     for name in used:
         if name not in legal:
             yield Problem(where, _unknown(name, legal))
-    gaps = dict.fromkeys(field.name for field in language.printed(tree) if not field.has_default)
-    asked = {field.name for field in language.asked(tree)}
+    gaps = dict.fromkeys(field.name for field in tree.printed(parsed) if not field.has_default)
+    asked = {field.name for field in tree.asked(parsed)}
     for name in gaps:
         if name in legal and name not in BUILT_IN_FIELDS and name not in asked:
             yield Problem(

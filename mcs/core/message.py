@@ -5,7 +5,7 @@ and spliced between ready bytes. RFC 5322, 2045, 2047, 2369, 2919, 8058.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
@@ -13,21 +13,19 @@ from email.message import EmailMessage, MIMEPart
 from email.utils import format_datetime
 from functools import lru_cache, partial
 from hashlib import sha256
-from html import escape
-from urllib.parse import quote
 
-from mcs.core import language, mime
-from mcs.core.bodies import Bodies, Hole, Place, Sender, bodies
-from mcs.core.language import BadContent, Path, Values
+from mcs.core import language, mime, tree
+from mcs.core.bodies import Sender, bodies
+from mcs.core.language import BadContent
+from mcs.core.tree import Path, Values
+from mcs.core.wire import CONTENT_TYPE, WireBody
 
 # A branch taken costs its preparation once, then memory: enough for eight independent ifs.
 VARIANTS_KEPT = 256
 MESSAGE_LIMIT = 2_000_000
 
-_BOUNDARY = b"=_part"
 _OPAQUE = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _OUR_URL = re.compile(r"https?://[!#-;=?-\[\]^_a-z~]{1,900}")
-_SAFE_URL = re.compile(r"(?:https?://|mailto:)[^\s<>\"\x00-\x1f\x7f]+", re.IGNORECASE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -116,7 +114,8 @@ class Composer:
         self._missing = missing(template)
         self._format = template.format
         self._sender = Sender(
-            mime.header_text(template.from_name or template.from_email), template.postal_address
+            mime.header_text(template.from_name or template.from_email),
+            mime.body_text(template.postal_address),
         )
         try:
             self._subject_tree = language.parse(template.subject)
@@ -125,10 +124,10 @@ class Composer:
             raise BadTemplate(error.reason) from error
         self._headers = _Headers(template)
         self._date: tuple[datetime, bytes] | None = None
-        self._subject_along = lru_cache(VARIANTS_KEPT)(partial(language.follow, self._subject_tree))
+        self._subject_along = lru_cache(VARIANTS_KEPT)(partial(tree.follow, self._subject_tree))
         self._variant = lru_cache(VARIANTS_KEPT)(self._prepared)
         try:
-            self._variant(language.path(self._content, {}))
+            self._variant(tree.path(self._content, {}))
         except CannotCompose as error:
             raise BadTemplate(error.reason) from error
 
@@ -154,14 +153,14 @@ class Composer:
         values = _values(person)
         address, needs_smtputf8 = _address(person)
         headers = self._headers.write(person, address, self._subject(values), self._written(date))
-        body = self._variant(language.path(self._content, values)).write(values)
+        body = self._variant(tree.path(self._content, values)).write(values)
         data = b"".join([*headers, *body])
         if len(data) > MESSAGE_LIMIT:
             raise CannotCompose("The message would be too large with this contact's values.")
         return Message(self._headers.envelope_from, address, data, needs_smtputf8)
 
     def _subject(self, values: Values) -> str:
-        pieces = self._subject_along(language.path(self._subject_tree, values))
+        pieces = self._subject_along(tree.path(self._subject_tree, values))
         return "".join([piece if isinstance(piece, str) else piece.of(values) for piece in pieces])
 
     def _written(self, date: datetime) -> bytes:
@@ -172,10 +171,10 @@ class Composer:
             kept = self._date = (date, format_datetime(date).encode("ascii"))
         return kept[1]
 
-    def _prepared(self, taken: Path) -> "_Variant":
+    def _prepared(self, taken: Path) -> WireBody:
         try:
-            flat = language.follow(self._content, taken)
-            return _Variant(bodies(flat, self._format, self._sender))
+            flat = tree.follow(self._content, taken)
+            return WireBody(bodies(flat, self._format, self._sender))
         except BadContent as error:
             raise CannotCompose(error.reason) from error
 
@@ -209,10 +208,7 @@ class _Headers:
             "X-Auto-Response-Suppress: OOF, AutoReply\r\n"
             "X-MCS-Delivery: "
         ).encode("ascii")
-        self._end = (
-            b"\r\nMIME-Version: 1.0\r\n"
-            b'Content-Type: multipart/alternative; boundary="' + _BOUNDARY + b'"\r\n'
-        )
+        self._end = b"\r\nMIME-Version: 1.0\r\n" + CONTENT_TYPE
 
     def write(self, person: Person, address: str, subject: str, date: bytes) -> list[bytes]:
         opaque = person.opaque.encode("ascii")
@@ -231,76 +227,6 @@ class _Headers:
             opaque,
             self._end,
         ]
-
-
-class _Variant:
-    """The body along one path through the content's choices: ready bytes with holes."""
-
-    def __init__(self, parts: Bodies) -> None:
-        self._ready: list[bytes] = []
-        self._holes: dict[Hole, list[int]] = {}
-        for kind, pieces in (("plain", parts.text), ("html", parts.html)):
-            self._ready.append(_part_start(kind))
-            for piece in pieces:
-                if isinstance(piece, Hole):
-                    self._holes.setdefault(piece, []).append(len(self._ready))
-                    self._ready.append(b"")
-                else:
-                    self._ready.append(mime.literal(piece))
-        self._ready.append(b"\r\n--" + _BOUNDARY + b"--\r\n")
-        self._filling = [
-            (hole.field.of, _WRITTEN[hole.place], places) for hole, places in self._holes.items()
-        ]
-
-    def write(self, values: Values) -> list[bytes]:
-        body = self._ready.copy()
-        for value_of, written, places in self._filling:
-            value = value_of(values)
-            if value:
-                encoded = written(value)
-                for place in places:
-                    body[place] = encoded
-        return body
-
-
-def _part_start(kind: str) -> bytes:
-    return (
-        b"\r\n--" + _BOUNDARY + b"\r\n"
-        b"Content-Type: text/" + kind.encode("ascii") + b'; charset="utf-8"\r\n'
-        b"Content-Transfer-Encoding: quoted-printable\r\n\r\n"
-    )
-
-
-def _html(value: str) -> bytes:
-    if mime.is_plain(value):
-        return mime.spliced(value)
-    return mime.spliced(escape(mime.body_text(value)).replace("\n", "<br>\n"))
-
-
-def _attribute(value: str) -> bytes:
-    return mime.spliced(escape(mime.body_text(value)).replace("\n", " "))
-
-
-def _url_part(value: str) -> bytes:
-    return mime.spliced(quote(mime.body_text(value), safe=""))
-
-
-def _text_url(value: str) -> bytes:
-    return mime.spliced(value if _SAFE_URL.fullmatch(value) else "#")
-
-
-def _html_url(value: str) -> bytes:
-    return mime.spliced(escape(value) if _SAFE_URL.fullmatch(value) else "#")
-
-
-_WRITTEN: dict[Place, Callable[[str], bytes]] = {
-    Place.TEXT: mime.spliced,
-    Place.HTML: _html,
-    Place.ATTRIBUTE: _attribute,
-    Place.URL_PART: _url_part,
-    Place.TEXT_URL: _text_url,
-    Place.HTML_URL: _html_url,
-}
 
 
 def _address(person: Person) -> tuple[str, bool]:

@@ -23,7 +23,7 @@ _QP = [
     chr(byte) if (32 <= byte <= 126 and byte != 61) or byte == 9 else f"={byte:02X}"
     for byte in range(256)
 ]
-_PLAIN = re.compile(r"(?!From )[A-Za-z0-9_,;:()!?@/+* -][A-Za-z0-9_.,;:()!?@/+* -]{0,74}")
+_PLAIN = re.compile(r"(?!From )[A-Za-z0-9_,;:()!?@/+* -][A-Za-z0-9_.,;:()!?@/+* -]{0,74}+")
 # Not for bodies either: C0 without TAB and LF, DEL, C1, and halves of characters.
 _BODY_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _HEADER_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")

@@ -1,0 +1,93 @@
+"""Both bodies of a message as ready bytes, with places where a contact's values are spliced in."""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from html import escape
+from urllib.parse import quote
+
+from mcs.core import mime
+from mcs.core.bodies import Bodies, Hole, Place
+from mcs.core.tree import Values
+
+# Quoted-printable never writes "=_", so no body can contain it.
+BOUNDARY = b"=_part"
+CONTENT_TYPE = b'Content-Type: multipart/alternative; boundary="' + BOUNDARY + b'"\r\n'
+
+_SAFE_URL = re.compile(r"(?:https?://|mailto:)[^\s<>\"\x00-\x1f\x7f]+", re.IGNORECASE)
+
+
+class WireBody:
+    """The body along one path through the content's choices: ready bytes with holes."""
+
+    def __init__(self, parts: Bodies) -> None:
+        self._ready: list[bytes] = []
+        self._holes: dict[Hole, list[int]] = {}
+        for kind, pieces in (("plain", parts.text), ("html", parts.html)):
+            self._ready.append(_part_start(kind))
+            for piece in pieces:
+                if isinstance(piece, Hole):
+                    self._holes.setdefault(piece, []).append(len(self._ready))
+                    self._ready.append(b"")
+                else:
+                    self._ready.append(mime.literal(piece))
+        self._ready.append(b"\r\n--" + BOUNDARY + b"--\r\n")
+        self._filling = [
+            (hole.field.of, _WRITTEN[hole.place], places) for hole, places in self._holes.items()
+        ]
+
+    def write(self, values: Values) -> list[bytes]:
+        body = self._ready.copy()
+        for value_of, written, places in self._filling:
+            value = value_of(values)
+            if value:
+                encoded = written(value)
+                for place in places:
+                    body[place] = encoded
+        return body
+
+
+def _part_start(kind: str) -> bytes:
+    return (
+        b"\r\n--" + BOUNDARY + b"\r\n"
+        b"Content-Type: text/" + kind.encode("ascii") + b'; charset="utf-8"\r\n'
+        b"Content-Transfer-Encoding: quoted-printable\r\n\r\n"
+    )
+
+
+def _html(value: str) -> bytes:
+    if mime.is_plain(value):
+        return mime.spliced(value)
+    return mime.spliced(escape(mime.body_text(value)).replace("\n", "<br>\n"))
+
+
+def _attribute(value: str) -> bytes:
+    return mime.spliced(escape(mime.body_text(value)).replace("\n", " "))
+
+
+def _url_part(value: str) -> bytes:
+    return mime.spliced(quote(mime.body_text(value), safe=""))
+
+
+def _text_url(value: str) -> bytes:
+    return _link(value if _SAFE_URL.fullmatch(value) else "#")
+
+
+def _html_url(value: str) -> bytes:
+    return _link(escape(value) if _SAFE_URL.fullmatch(value) else "#")
+
+
+# The unsubscribe link of a message stands in both its parts.
+@lru_cache(maxsize=16)
+def _link(url: str) -> bytes:
+    return mime.literal(url)
+
+
+_WRITTEN: dict[Place, Callable[[str], bytes]] = {
+    Place.TEXT: mime.spliced,
+    Place.HTML: _html,
+    Place.ATTRIBUTE: _attribute,
+    Place.URL_PART: _url_part,
+    Place.TEXT_URL: _text_url,
+    Place.HTML_URL: _html_url,
+}
