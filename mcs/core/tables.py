@@ -173,17 +173,18 @@ def rows(chunks: Iterable[bytes], layout: Layout) -> Iterator[Row]:
             yield row
 
 
-def people(chunks: Iterable[bytes], layout: Layout) -> Iterator[Entry | Rejection]:
+def people(
+    chunks: Iterable[bytes], layout: Layout, skip_rows: int = 0
+) -> Iterator[Entry | Rejection]:
     """Each row as a person, or as a rejection with its reason, in the order of the file."""
-    reader = _Reader(layout)
-    return map(reader.read, rows(chunks, layout))
+    return map(_Reader(layout).read, islice(rows(chunks, layout), skip_rows, None))
 
 
 def _filled(row: Row) -> bool:
     return bool(row.problem) or any(map(str.strip, row.cells))
 
 
-def formula_safe(cell: str) -> str:
+def safe_cell(cell: str) -> str:
     """The cell as it may stand in a CSV for spreadsheets: an apostrophe before what would run."""
     return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
 

@@ -1,0 +1,475 @@
+"""Imports: take an uploaded CSV, and bring its people into the campaign's batch."""
+
+import secrets
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, Protocol
+
+from sqlalchemy import and_, delete, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from mcs.core.addresses import tombstone_key
+from mcs.core.columns import with_uses
+from mcs.core.tables import BadFile, Entry, Layout, Rejection, Row, Sniffer, people, rows
+from mcs.models import Base, Batch, BatchContact, Contact, Import, ImportChunk, RejectedRow
+from mcs.services.transactions import writing
+
+LARGEST_FILE = 200 * 1024 * 1024
+CHUNK = 256 * 1024
+# A file up to this size is imported while the person waits: some thousand rows, a moment.
+INLINE = 256 * 1024
+SLICE = 2_000
+LEASE = timedelta(seconds=60)
+_CONTACTS = Base.metadata.tables["contacts"]
+_PLACES = Base.metadata.tables["batch_contacts"]
+
+IMPORT_JOB = "mcs.jobs.import_contacts"
+
+
+class Queue(Protocol):
+    """What an import needs of mcs.gateways.jobqueue.JobQueue."""
+
+    def enqueue(self, name: str, *args: Any, job_id: str) -> bool: ...
+
+
+class NotInReview(Exception):
+    """The import has been confirmed already."""
+
+
+@dataclass
+class Tally:
+    """What became of rows: each is counted once."""
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+
+    def __iadd__(self, other: "Tally") -> "Tally":
+        self.added += other.added
+        self.updated += other.updated
+        self.unchanged += other.unchanged
+        self.rejected += other.rejected
+        return self
+
+
+def upload(
+    session: Session,
+    now: datetime,
+    queue: Queue,
+    campaign_id: int,
+    filename: str,
+    chunks: Iterable[bytes],
+    review: bool,
+    *,
+    secret: str,
+) -> int:
+    """Store a CSV for a campaign; its import's id.
+
+    With ``review`` it waits for ``confirm``. Without, a small file has been imported when this
+    returns, and a larger one is left to a worker. ``secret`` finds deleted contacts again
+    (mcs.core.addresses.tombstone_key). Raises BadFile, and then nothing was stored.
+    """
+    with writing(session):
+        upload = Import(
+            campaign_id=campaign_id,
+            filename=_shown_name(filename),
+            size=0,
+            state="review" if review else "waiting",
+            created_at=now,
+        )
+        session.add(upload)
+        session.flush()
+        sniffer = _store_bytes(session, upload.id, chunks)
+        layout = sniffer.layout()
+        upload.size = sniffer.size
+        upload.mapping = layout.to_json()
+        upload.rows = _row_count(session, upload.id, layout, sniffer)
+        import_id, size = upload.id, upload.size
+    if not review:
+        _begin(session, now, queue, import_id, size, secret)
+    return import_id
+
+
+def confirm(
+    session: Session,
+    now: datetime,
+    queue: Queue,
+    import_id: int,
+    mapping: Sequence[str],
+    *,
+    secret: str,
+) -> None:
+    """Begin a reviewed import, with the use chosen for each column (mcs.core.columns.USES).
+
+    Raises ValueError with a sentence when the columns cannot be read that way, NotInReview when
+    it was begun before.
+    """
+    with writing(session):
+        upload = session.get_one(Import, import_id)
+        if upload.state != "review":
+            raise NotInReview
+        layout = Layout.from_json(upload.mapping)
+        chosen = replace(layout, columns=tuple(with_uses(layout.columns, mapping)))
+        upload.mapping = chosen.to_json()
+        upload.state = "waiting"
+        size = upload.size
+    _begin(session, now, queue, import_id, size, secret)
+
+
+def preview(session: Session, import_id: int, count: int) -> list[Row]:
+    """The first rows of a file that waits for review."""
+    upload = session.get_one(Import, import_id)
+    layout = Layout.from_json(upload.mapping)
+    return list(islice(rows(_stored_bytes(session, import_id), layout), count))
+
+
+def waiting_imports(session: Session, now: datetime) -> list[int]:
+    """The imports whose job has to be rung again: not begun, or left by their worker."""
+    return list(
+        session.scalars(
+            select(Import.id).where(_free(now), Import.size > 0).order_by(Import.id).limit(1000)
+        )
+    )
+
+
+def ring(queue: Queue, import_id: int) -> bool:
+    """Ring a worker for an import; False when Redis is away."""
+    return queue.enqueue(IMPORT_JOB, import_id, job_id=f"import-{import_id}")
+
+
+def run(session: Session, clock: Callable[[], datetime], import_id: int, *, secret: str) -> None:
+    """Import the rows that are not yet done, a slice to a transaction.
+
+    Whoever holds the lease goes on, anybody else returns at once; so it may be run at any time,
+    any number of times.
+    """
+    token = secrets.token_urlsafe(12)
+    if not _claim(session, clock(), import_id, token):
+        return
+    upload = session.get_one(Import, import_id)
+    batch_id = session.scalars(
+        select(Batch.id).where(Batch.campaign_id == upload.campaign_id)
+    ).one()
+    layout = Layout.from_json(upload.mapping)
+    found = people(_stored_bytes(session, import_id), layout, skip_rows=upload.rows_done)
+    ended = False
+    while not ended:
+        outcomes = list(islice(found, SLICE))
+        ended = len(outcomes) < SLICE
+        now = clock()
+        with writing(session):
+            if not _renew(session, now, import_id, token):
+                return
+            tally = _Slice(session, now, batch_id, secret).take(outcomes)
+            _reject(session, import_id, outcomes)
+            _record(session, import_id, tally, len(outcomes))
+            if ended:
+                _finish(session, now, import_id)
+
+
+def _begin(
+    session: Session, now: datetime, queue: Queue, import_id: int, size: int, secret: str
+) -> None:
+    if size <= INLINE:
+        run(session, lambda: now, import_id, secret=secret)
+    else:
+        ring(queue, import_id)
+
+
+# The bytes.
+
+
+def _shown_name(filename: str) -> str:
+    """The file's own name, without the folders that some browsers send."""
+    name = filename.replace("\\", "/").rpartition("/")[2]
+    return "".join(letter for letter in name if letter.isprintable())[:255] or "contacts.csv"
+
+
+def _store_bytes(session: Session, import_id: int, chunks: Iterable[bytes]) -> Sniffer:
+    sniffer = Sniffer()
+    for position, piece in enumerate(_pieces(chunks)):
+        sniffer.feed(piece)
+        if sniffer.size > LARGEST_FILE:
+            raise BadFile(
+                f"The file is larger than {LARGEST_FILE // 2**20} MB: split it into several."
+            )
+        row = {"import_id": import_id, "position": position, "bytes": piece}
+        session.execute(insert(ImportChunk), [row])
+    return sniffer
+
+
+def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, in pieces of CHUNK; the last may be shorter."""
+    held = bytearray()
+    for chunk in chunks:
+        held += chunk
+        while len(held) >= CHUNK:
+            yield bytes(held[:CHUNK])
+            del held[:CHUNK]
+    if held:
+        yield bytes(held)
+
+
+def _stored_bytes(session: Session, import_id: int) -> Iterator[bytes]:
+    position = 0
+    query = select(ImportChunk.bytes).where(ImportChunk.import_id == import_id)
+    while piece := session.scalar(query.where(ImportChunk.position == position)):
+        yield piece
+        position += 1
+
+
+def _row_count(session: Session, import_id: int, layout: Layout, sniffer: Sniffer) -> int:
+    """How many rows there are: counted in a small file, about as many as lines in a larger one."""
+    if sniffer.size <= INLINE:
+        return sum(1 for _ in rows(_stored_bytes(session, import_id), layout))
+    return max(sniffer.lines - layout.skip - layout.header, 1)
+
+
+# The import's own row: the lease and the counts.
+
+
+def _free(now: datetime) -> Any:
+    left = and_(Import.state == "running", Import.lease_until < now)
+    return or_(Import.state == "waiting", left)
+
+
+def _claim(session: Session, now: datetime, import_id: int, token: str) -> bool:
+    with writing(session):
+        claimed = session.execute(
+            update(Import)
+            .where(Import.id == import_id, _free(now))
+            .values(state="running", claim_token=token, lease_until=now + LEASE)
+        )
+        return bool(claimed.rowcount)  # type: ignore[attr-defined]
+
+
+def _renew(session: Session, now: datetime, import_id: int, token: str) -> bool:
+    """Keep the lease, or learn that it was lost; first in its transaction, it holds others off."""
+    kept = session.execute(
+        update(Import)
+        .where(Import.id == import_id, Import.state == "running", Import.claim_token == token)
+        .values(lease_until=now + LEASE)
+    )
+    return bool(kept.rowcount)  # type: ignore[attr-defined]
+
+
+def _record(session: Session, import_id: int, tally: Tally, done: int) -> None:
+    session.execute(
+        update(Import)
+        .where(Import.id == import_id)
+        .values(
+            rows_done=Import.rows_done + done,
+            added=Import.added + tally.added,
+            updated=Import.updated + tally.updated,
+            unchanged=Import.unchanged + tally.unchanged,
+            rejected=Import.rejected + tally.rejected,
+        )
+    )
+
+
+def _finish(session: Session, now: datetime, import_id: int) -> None:
+    session.execute(
+        update(Import)
+        .where(Import.id == import_id)
+        .values(
+            state="done",
+            rows=Import.rows_done,
+            finished_at=now,
+            claim_token=None,
+            lease_until=None,
+        )
+    )
+    # The outcome is kept for ever; the file is not.
+    session.execute(delete(ImportChunk).where(ImportChunk.import_id == import_id))
+
+
+def _reject(session: Session, import_id: int, outcomes: Sequence[Entry | Rejection]) -> None:
+    rejected = [
+        {
+            "import_id": import_id,
+            "line": outcome.line,
+            "field": outcome.field[:200],
+            "reason": outcome.reason[:300],
+            "cells": outcome.cells,
+        }
+        for outcome in outcomes
+        if isinstance(outcome, Rejection)
+    ]
+    if rejected:
+        session.execute(insert(RejectedRow), rejected)
+
+
+# The people.
+
+
+@dataclass
+class _Person:
+    """A contact while the rows of a slice are folded into it; ``id`` is 0 before it has one."""
+
+    id: int
+    uid: str
+    key: str
+    name: str
+    attributes: dict[str, str]
+    in_batch: bool = False
+    changed: bool = False
+
+    def fold(self, entries: Sequence[Entry]) -> Tally:
+        """Take in the rows of one address, in their order."""
+        tally = Tally()
+        for entry in entries:
+            news = self._learn(entry)
+            self.changed = self.changed or news
+            if not self.in_batch:
+                tally.added += 1
+            elif news:
+                tally.updated += 1
+            else:
+                tally.unchanged += 1
+            self.in_batch = True
+        return tally
+
+    def _learn(self, entry: Entry) -> bool:
+        """Take over what the row says, not what it leaves empty; whether that was news."""
+        name = entry.name or self.name
+        attributes = self.attributes | entry.attributes
+        if name == self.name and attributes == self.attributes:
+            return False
+        self.name, self.attributes = name, attributes
+        return True
+
+
+class _Slice:
+    """Some rows, brought into the batch within the caller's transaction."""
+
+    def __init__(self, session: Session, now: datetime, batch_id: int, secret: str) -> None:
+        self._session, self._now, self._batch_id, self._secret = session, now, batch_id, secret
+        dialect = session.get_bind().dialect.name
+        self._insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+
+    def take(self, outcomes: Sequence[Entry | Rejection]) -> Tally:
+        entries: dict[str, list[Entry]] = {}
+        for outcome in outcomes:
+            if isinstance(outcome, Entry):
+                entries.setdefault(outcome.key, []).append(outcome)
+        tally = Tally(rejected=sum(isinstance(outcome, Rejection) for outcome in outcomes))
+        if not entries:
+            return tally
+        tallies = self._add_missing(entries)
+        joining, changed = [], []
+        for person in self._locked(list(entries)):
+            if person.uid not in tallies:
+                outside = not person.in_batch
+                tallies[person.uid] = person.fold(entries[person.key])
+                if person.changed:
+                    changed.append(person)
+                if outside:
+                    joining.append(person)
+            else:
+                joining.append(person)
+            tally += tallies[person.uid]
+        self._update(changed)
+        self._join(joining)
+        return tally
+
+    def _add_missing(self, entries: Mapping[str, Sequence[Entry]]) -> dict[str, Tally]:
+        """Insert the addresses that are not there; what became of their rows, by the new uid.
+
+        One that somebody else inserted meanwhile is left as it is: its uid is not ours.
+        """
+        there = set(
+            self._session.scalars(
+                select(Contact.email_key).where(Contact.email_key.in_(list(entries)))
+            )
+        )
+        missing = {key for key in entries if key not in there}
+        missing -= self._revived(missing, entries)
+        tallies: dict[str, Tally] = {}
+        added = []
+        # In the order of their keys, as in _locked: two at once then wait, and never deadlock.
+        for key in sorted(missing):
+            person = _Person(0, secrets.token_urlsafe(12), key, "", {})
+            tallies[person.uid] = person.fold(entries[key])
+            added.append(
+                {
+                    "uid": person.uid,
+                    "email": entries[key][0].email,
+                    "email_key": key,
+                    "name": person.name,
+                    "attributes": person.attributes,
+                    "created_at": self._now,
+                    "updated_at": self._now,
+                }
+            )
+        if added:
+            self._session.execute(self._insert(_CONTACTS).on_conflict_do_nothing(), added)
+        return tallies
+
+    def _revived(
+        self, missing: Collection[str], entries: Mapping[str, Sequence[Entry]]
+    ) -> set[str]:
+        """Give deleted contacts among the addresses their address back; which ones they are."""
+        graves = {tombstone_key(self._secret, key): key for key in missing}
+        found = set(
+            self._session.scalars(
+                select(Contact.email_key).where(Contact.email_key.in_(list(graves)))
+            )
+        )
+        for grave in sorted(found):
+            key = graves[grave]
+            self._session.execute(
+                update(_CONTACTS)
+                .where(_CONTACTS.c.email_key == grave)
+                .values(email_key=key, email=entries[key][0].email, deleted_at=None)
+            )
+        return {graves[grave] for grave in found}
+
+    def _locked(self, keys: Sequence[str]) -> list[_Person]:
+        """The contacts of these addresses, held against others until the commit."""
+        query = (
+            select(Contact.id, Contact.uid, Contact.email_key, Contact.name, Contact.attributes)
+            .where(Contact.email_key.in_(keys))
+            .order_by(Contact.email_key)
+            .with_for_update(key_share=True)
+        )
+        found = [_Person(*row) for row in self._session.execute(query)]
+        inside = set(
+            self._session.scalars(
+                select(BatchContact.contact_id).where(
+                    BatchContact.batch_id == self._batch_id,
+                    BatchContact.contact_id.in_([person.id for person in found]),
+                )
+            )
+        )
+        for person in found:
+            person.in_batch = person.id in inside
+        return found
+
+    def _update(self, changed: Sequence[_Person]) -> None:
+        if changed:
+            self._session.execute(
+                update(Contact),
+                [
+                    {
+                        "id": person.id,
+                        "name": person.name,
+                        "attributes": person.attributes,
+                        "updated_at": self._now,
+                    }
+                    for person in changed
+                ],
+            )
+
+    def _join(self, people: Sequence[_Person]) -> None:
+        if people:
+            self._session.execute(
+                self._insert(_PLACES).on_conflict_do_nothing(),
+                [
+                    {"batch_id": self._batch_id, "contact_id": person.id, "added_at": self._now}
+                    for person in people
+                ],
+            )

@@ -1,0 +1,335 @@
+"""Marie uploads her contacts: once, again, from two windows, with the power going out."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from mcs.core.addresses import tombstone_key
+from mcs.core.tables import BadFile
+from mcs.models import BatchContact, Campaign, Contact, Import, ImportChunk, RejectedRow
+from mcs.services import imports
+from tests.people import add_campaign, add_contact
+
+SECRET = "a secret of the tests"
+
+
+@dataclass
+class Bell:
+    """A queue that only remembers who was rung: no worker comes."""
+
+    rung: list[tuple[str, tuple[Any, ...], str]] = field(default_factory=list)
+
+    def enqueue(self, name: str, *args: Any, job_id: str) -> bool:
+        self.rung.append((name, args, job_id))
+        return True
+
+
+@pytest.fixture
+def bell() -> Bell:
+    return Bell()
+
+
+def upload(
+    session: Session, now: datetime, campaign: Campaign, text: str | bytes, review: bool = False
+) -> Import:
+    content = text.encode() if isinstance(text, str) else text
+    import_id = imports.upload(
+        session, now, Bell(), campaign.id, "people.csv", [content], review, secret=SECRET
+    )
+    session.expire_all()
+    return session.get_one(Import, import_id)
+
+
+def counts(done: Import) -> tuple[int, int, int, int]:
+    return done.added, done.updated, done.unchanged, done.rejected
+
+
+def batch(session: Session, campaign: Campaign) -> list[Contact]:
+    query = select(Contact).join(BatchContact).where(BatchContact.batch_id == campaign.batch.id)
+    return list(session.scalars(query.order_by(Contact.email_key)))
+
+
+def many(count: int, **columns: str) -> bytes:
+    """A file with ``count`` people."""
+    head = ",".join(("email", "name", *columns))
+    tail = "".join(f",{value}" for value in columns.values())
+    lines = (f"person{number}@people.example,Person {number}{tail}" for number in range(count))
+    return "\n".join((head, *lines)).encode()
+
+
+def test_a_small_file_is_in_when_the_upload_returns(session: Session, now: datetime) -> None:
+    campaign = add_campaign(session)
+    done = upload(
+        session,
+        now,
+        campaign,
+        "E-Mail,Full Name,Company Name\n"
+        "Ann@People.Example,Ann Lee,Bloom\n"
+        "bob@people.example,Bob,\n"
+        "nobody,No One,\n",
+    )
+    assert (done.state, done.rows, done.rows_done) == ("done", 3, 3)
+    assert counts(done) == (2, 0, 0, 1)
+    ann, bob = batch(session, campaign)
+    assert (ann.email, ann.email_key) == ("Ann@People.Example", "ann@people.example")
+    assert (ann.name, ann.attributes) == ("Ann Lee", {"company_name": "Bloom"})
+    assert (bob.name, bob.attributes) == ("Bob", {})
+    assert len({ann.uid, bob.uid}) == 2
+    refused = session.scalars(select(RejectedRow)).one()
+    assert (refused.line, refused.field, refused.reason) == (4, "E-Mail", "there is no @")
+    assert refused.cells == ["nobody", "No One", ""]
+    assert session.scalar(select(func.count()).select_from(ImportChunk)) == 0
+
+
+def test_uploading_twice_adds_nobody_twice(session: Session, now: datetime) -> None:
+    campaign = add_campaign(session)
+    file = "email,name\nann@people.example,Ann\nbob@people.example,Bob\n"
+    assert counts(upload(session, now, campaign, file)) == (2, 0, 0, 0)
+    assert counts(upload(session, now, campaign, file)) == (0, 0, 2, 0)
+    assert len(batch(session, campaign)) == 2
+
+
+def test_a_second_upload_adds_and_replaces_nobody(session: Session, now: datetime) -> None:
+    campaign = add_campaign(session)
+    upload(session, now, campaign, "email,name,city,plan\nann@people.example,Ann,Berlin,free\n")
+    later = now + timedelta(hours=1)
+    done = upload(
+        session,
+        later,
+        campaign,
+        "email,name,city,plan,company\nann@people.example,,Bonn,,Bloom\nbob@people.example,,,,\n",
+    )
+    assert counts(done) == (1, 1, 0, 0)
+    ann, _ = batch(session, campaign)
+    assert ann.name == "Ann"
+    assert ann.attributes == {"city": "Bonn", "plan": "free", "company": "Bloom"}
+    assert ann.updated_at == later
+
+
+def test_rows_of_the_same_address_count_once(session: Session, now: datetime) -> None:
+    campaign = add_campaign(session)
+    done = upload(
+        session,
+        now,
+        campaign,
+        "email,name,city\nann@people.example,Ann,Berlin\nANN@people.example,Ann,Berlin\n"
+        "ann@PEOPLE.example,,Bonn\n",
+    )
+    assert counts(done) == (1, 1, 1, 0)
+    (ann,) = batch(session, campaign)
+    assert ann.attributes == {"city": "Bonn"}
+    assert ann.email == "ann@people.example"
+
+
+def test_somebody_of_another_campaign_is_added_to_this_one(session: Session, now: datetime) -> None:
+    spring, autumn = add_campaign(session), add_campaign(session)
+    add_contact(session, spring, "Ann", city="Berlin")
+    done = upload(session, now, autumn, "email,plan\nann@people.example,pro\n")
+    assert counts(done) == (1, 0, 0, 0)
+    (ann,) = batch(session, autumn)
+    assert ann.attributes == {"city": "Berlin", "plan": "pro"}
+    assert batch(session, spring) == [ann]
+
+
+def test_a_deleted_contact_comes_back_as_the_same_one(session: Session, now: datetime) -> None:
+    campaign = add_campaign(session)
+    ann = add_contact(session, None, "Ann")
+    ann_id, uid = ann.id, ann.uid
+    ann.email_key = tombstone_key(SECRET, ann.email_key)
+    ann.email = ann.name = ""
+    ann.deleted_at = now
+    session.commit()
+    done = upload(session, now, campaign, "email,name\nann@people.example,Ann\n")
+    assert counts(done) == (1, 0, 0, 0)
+    (again,) = batch(session, campaign)
+    assert (again.id, again.uid, again.deleted_at) == (ann_id, uid, None)
+    assert (again.email, again.name) == ("ann@people.example", "Ann")
+
+
+def test_a_bad_file_leaves_nothing_behind(session: Session, now: datetime) -> None:
+    campaign = add_campaign(session)
+    with pytest.raises(BadFile, match="Excel workbook"):
+        upload(session, now, campaign, b"PK\x03\x04" + b"\x00" * 300_000)
+    assert session.scalar(select(func.count()).select_from(Import)) == 0
+    assert session.scalar(select(func.count()).select_from(ImportChunk)) == 0
+
+
+def test_a_file_over_the_limit_is_refused(
+    session: Session, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "LARGEST_FILE", 1024 * 1024)
+    with pytest.raises(BadFile, match="larger than 1 MB"):
+        upload(session, now, add_campaign(session), many(40_000))
+
+
+def test_a_large_file_is_left_to_a_worker(session: Session, now: datetime, bell: Bell) -> None:
+    campaign = add_campaign(session)
+    pieces = [many(12_000)[start : start + 10_000] for start in range(0, 600_000, 10_000)]
+    import_id = imports.upload(
+        session, now, bell, campaign.id, "C:\\lists\\all.csv", pieces, False, secret=SECRET
+    )
+    assert bell.rung == [("mcs.jobs.import_contacts", (import_id,), f"import-{import_id}")]
+    assert imports.waiting_imports(session, now) == [import_id]
+    imports.run(session, lambda: now, import_id, secret=SECRET)
+    done = session.get_one(Import, import_id)
+    assert (done.state, done.filename, counts(done)) == ("done", "all.csv", (12_000, 0, 0, 0))
+    assert imports.waiting_imports(session, now) == []
+
+
+def test_a_review_waits_for_its_mapping(session: Session, now: datetime, bell: Bell) -> None:
+    campaign = add_campaign(session)
+    file = "email,name,note\nann@people.example,Ann,Ann Lee\n"
+    waiting = upload(session, now, campaign, file, review=True)
+    assert (waiting.state, waiting.rows) == ("review", 1)
+    assert batch(session, campaign) == []
+    assert [row.cells for row in imports.preview(session, waiting.id, 5)] == [
+        ["ann@people.example", "Ann", "Ann Lee"]
+    ]
+    assert imports.waiting_imports(session, now) == []
+    with pytest.raises(ValueError, match="exactly one"):
+        imports.confirm(session, now, bell, waiting.id, ["name", "ignore", "ignore"], secret=SECRET)
+    chosen = ["email", "ignore", "name"]
+    imports.confirm(session, now, bell, waiting.id, chosen, secret=SECRET)
+    (ann,) = batch(session, campaign)
+    assert (ann.name, ann.attributes) == ("Ann Lee", {})
+    with pytest.raises(imports.NotInReview):
+        imports.confirm(session, now, bell, waiting.id, chosen, secret=SECRET)
+
+
+class PowerCut(BaseException):
+    """Not an Exception, as SIGKILL is not."""
+
+
+def test_a_killed_import_goes_on_where_it_committed_last(
+    session: Session, now: datetime, bell: Bell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = add_campaign(session)
+    file = many(9_000).replace(b"person4321@", b"person4321 at ")
+    import_id = imports.upload(
+        session, now, bell, campaign.id, "a.csv", [file], False, secret=SECRET
+    )
+    monkeypatch.setattr(imports, "_record", _cut_at(imports._record, call=3))
+    with pytest.raises(PowerCut):
+        imports.run(session, lambda: now, import_id, secret=SECRET)
+    monkeypatch.undo()
+    session.expire_all()
+    half = session.get_one(Import, import_id)
+    assert (half.state, half.rows_done, half.added) == ("running", 4_000, 4_000)
+
+    imports.run(session, lambda: now, import_id, secret=SECRET)
+    assert session.get_one(Import, import_id).rows_done == 4_000, "its lease still stands"
+
+    after_lease = now + imports.LEASE + timedelta(seconds=1)
+    assert imports.waiting_imports(session, now) == []
+    assert imports.waiting_imports(session, after_lease) == [import_id]
+    imports.run(session, lambda: after_lease, import_id, secret=SECRET)
+    session.expire_all()
+    done = session.get_one(Import, import_id)
+    assert (done.state, counts(done)) == ("done", (8_999, 0, 0, 1))
+    assert len(batch(session, campaign)) == 8_999
+    assert session.scalars(select(RejectedRow.line)).all() == [4_323]
+
+
+def _cut_at(record: Callable[..., None], call: int) -> Callable[..., None]:
+    calls = iter(range(1, call + 1))
+
+    def cut(*args: Any) -> None:
+        record(*args)
+        if next(calls) == call:
+            raise PowerCut
+
+    return cut
+
+
+def test_a_worker_that_wakes_up_too_late_writes_nothing(
+    session: Session, sessions: sessionmaker[Session], now: datetime, bell: Bell
+) -> None:
+    campaign = add_campaign(session)
+    import_id = imports.upload(
+        session, now, bell, campaign.id, "a.csv", [many(9_000)], False, secret=SECRET
+    )
+    ticks: Iterator[None] = iter([None] * 2)
+
+    def frozen_in_the_middle() -> datetime:
+        """After the claim and one slice, another worker takes over and finishes."""
+        if next(ticks, "frozen") == "frozen":
+            with sessions() as other:
+                imports.run(other, lambda: now + timedelta(minutes=5), import_id, secret=SECRET)
+        return now
+
+    imports.run(session, frozen_in_the_middle, import_id, secret=SECRET)
+    session.expire_all()
+    done = session.get_one(Import, import_id)
+    assert (done.state, done.rows_done, counts(done)) == ("done", 9_000, (9_000, 0, 0, 0))
+
+
+def test_two_workers_at_once_import_once(
+    session: Session, sessions: sessionmaker[Session], now: datetime, bell: Bell
+) -> None:
+    campaign = add_campaign(session)
+    import_id = imports.upload(
+        session, now, bell, campaign.id, "a.csv", [many(9_000)], False, secret=SECRET
+    )
+    _at_once(sessions, now, [import_id, import_id, import_id])
+    session.expire_all()
+    assert counts(session.get_one(Import, import_id)) == (9_000, 0, 0, 0)
+    imports.run(session, lambda: now, import_id, secret=SECRET)
+    assert counts(session.get_one(Import, import_id)) == (9_000, 0, 0, 0)
+
+
+def test_two_uploads_of_the_same_people_at_once(
+    session: Session, sessions: sessionmaker[Session], now: datetime, bell: Bell
+) -> None:
+    campaign = add_campaign(session)
+    lines = many(9_000, city="Bonn").split(b"\n")
+    turned = b"\n".join([lines[0], *reversed(lines[1:])])
+    ids = [
+        imports.upload(session, now, bell, campaign.id, "a.csv", [file], False, secret=SECRET)
+        for file in (many(9_000), turned)
+    ]
+    _at_once(sessions, now, ids)
+    session.expire_all()
+    both = [session.get_one(Import, import_id) for import_id in ids]
+    assert [done.state for done in both] == ["done", "done"]
+    assert sum(done.added for done in both) == 9_000
+    assert [sum(counts(done)) for done in both] == [9_000, 9_000]
+    people = batch(session, campaign)
+    assert len(people) == 9_000
+    assert all(person.attributes == {"city": "Bonn"} for person in people)
+
+
+def _at_once(sessions: sessionmaker[Session], now: datetime, ids: Sequence[int]) -> None:
+    failures: list[BaseException] = []
+
+    def work(import_id: int) -> None:
+        try:
+            with sessions() as own:
+                imports.run(own, lambda: now, import_id, secret=SECRET)
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=work, args=(import_id,)) for import_id in ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_the_numbers_add_up_whatever_is_in_the_file(session: Session, now: datetime) -> None:
+    campaign = add_campaign(session)
+    add_contact(session, campaign, "Ann")
+    file = "email,name\n" + "ann@people.example,Ann\nbob@people.example,\nx,y\n,Z\n" * 900
+    done = upload(session, now, campaign, file)
+    assert sum(counts(done)) == done.rows == done.rows_done == 3_600
+    assert counts(done) == (1, 0, 1_799, 1_800)
+
+
+def chunks_of(text: bytes, size: int) -> Iterable[bytes]:
+    return (text[start : start + size] for start in range(0, len(text), size))
