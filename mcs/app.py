@@ -5,6 +5,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from mcs import config
 from mcs.extensions import db, migrate
+from mcs.gateways.jobqueue import JobQueue
+from mcs.gateways.mailserver import MailServerCheck
 from mcs.models import configure_engine
 from mcs.web import BLUEPRINTS, errors, frame, security
 
@@ -29,6 +31,8 @@ def create_app(settings: config.Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     db.init_app(app)
     migrate.init_app(app, db, directory=str(config.ROOT / "mcs" / "migrations"))
+    app.extensions["jobqueue"] = JobQueue(settings.redis_url, settings.redis_tls_verify)
+    app.extensions["mailserver"] = MailServerCheck(settings.mail_server, settings.mail_port)
     security.init_app(app, settings)
     frame.init_app(app)
     errors.init_app(app)

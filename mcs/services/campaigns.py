@@ -101,7 +101,7 @@ class Withdrawal:
 
 def create(session: Session, now: datetime, given: Fields, by: int | None) -> int:
     """Make a campaign and its empty batch; its id. Raises RefusedCampaign."""
-    checked = _checked(given)
+    checked = check(given)
     with writing(session):
         campaign = Campaign(
             uid=secrets.token_urlsafe(16), created_at=now, updated_at=now, **asdict(checked)
@@ -117,7 +117,7 @@ def edit(
     session: Session, now: datetime, queue: JobQueue, campaign_id: int, given: Fields, by: int
 ) -> None:
     """Write the campaign anew, and move what is planned. Raises RefusedCampaign."""
-    checked = _checked(given)
+    checked = check(given)
     with writing(session):
         campaign = find(session, campaign_id)
         changed = [
@@ -279,7 +279,7 @@ def _switch(
     planning.plan_campaign(session, now, queue, campaign_id)
 
 
-def _checked(given: Fields) -> Fields:
+def check(given: Fields) -> Fields:
     """The fields in the form in which they are kept. Raises RefusedCampaign."""
     reasons: dict[str, str] = {}
     one_line = replace(

@@ -2,10 +2,13 @@
 
 from flask import Blueprint
 
-from mcs.web import activity, sessions, users
+from mcs.web import activity, campaigns, health, home, sessions, users
 
 BLUEPRINTS: tuple[Blueprint, ...] = (
     activity.bp,
+    campaigns.bp,
+    health.bp,
+    home.bp,
     sessions.bp,
     users.bp,
 )

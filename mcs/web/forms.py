@@ -1,28 +1,11 @@
 """What forms share: text without stray spaces, and a service's refusal shown at its field."""
 
-from typing import Any
-
 from flask_wtf import FlaskForm
-from wtforms import StringField, TextAreaField
 
 
 def trimmed(value: str | None) -> str:
     """What was typed, without the spaces around it; NUL, which PostgreSQL refuses, taken out."""
     return (value or "").replace("\x00", "").strip()
-
-
-class Text(StringField):
-    """One line of text, trimmed."""
-
-    def __init__(self, label: str, validators: Any = (), **options: Any) -> None:
-        super().__init__(label, validators, filters=[trimmed], **options)
-
-
-class LongText(TextAreaField):
-    """Several lines of text, trimmed."""
-
-    def __init__(self, label: str, validators: Any = (), **options: Any) -> None:
-        super().__init__(label, validators, filters=[trimmed], **options)
 
 
 def complain(form: FlaskForm, field: str, reason: str) -> None:

@@ -35,7 +35,7 @@ MAILBOX = ("/mailbox/", "Mailbox", "inbox", ("mailbox",))
 def init_app(app: Flask) -> None:
     """Give the templates their filters and globals."""
     app.jinja_env.filters.update(
-        number=number, plural=plural, moment=moment, day=day, date_of=date_of
+        number=number, plural=plural, moment=moment, day=day, date_of=date_of, city=city
     )
     app.jinja_env.globals.update(
         theme=theme, navigation=navigation, static_url=static_url, with_query=with_query, zone=zone

@@ -165,7 +165,9 @@ def _wants_draft() -> bool:
 def _saved(scenario_id: int, draft: bool) -> WerkzeugResponse:
     listed = scenarios.find(db.session, scenario_id)
     if draft:
-        flash(f"“{listed.scenario.name}” is kept as a draft. Nothing goes out until you schedule it.")
+        flash(
+            f"“{listed.scenario.name}” is kept as a draft. Nothing goes out until you schedule it."
+        )
     else:
         campaign = listed.scenario.campaign
         at = scenarios.instant_of(listed.scenario)
@@ -361,8 +363,13 @@ def send_test(campaign_id: int) -> Any:
     to = current_user.email
     try:
         previews.send_test(
-            db.session, clock.now(), settings(), campaign_id, form.fields(),
-            form.reader.data or "", to,
+            db.session,
+            clock.now(),
+            settings(),
+            campaign_id,
+            form.fields(),
+            form.reader.data or "",
+            to,
         )
         notice = ("good", f"A test is on its way to {to}.")
     except (mailer.NotSent, CannotCompose) as error:

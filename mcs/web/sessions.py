@@ -12,8 +12,9 @@ from mcs.extensions import db, login
 from mcs.gateways import clock
 from mcs.models import User
 from mcs.services import users
-from mcs.web.forms import Text, complain
+from mcs.web.forms import complain
 from mcs.web.frame import THEME_COOKIE, THEMES
+from mcs.web.parts import line
 from mcs.web.security import safe_next
 
 bp = Blueprint("sessions", __name__)
@@ -50,12 +51,12 @@ def begin(user: User) -> None:
 
 
 class SetupForm(FlaskForm):
-    email = Text("Email address", [InputRequired("Enter your email address.")])
+    email = line("Email address", InputRequired("Enter your email address."))
     password = PasswordField("Password", [InputRequired("Choose a password.")])
 
 
 class LoginForm(FlaskForm):
-    email = Text("Email address", [InputRequired("Enter your email address.")])
+    email = line("Email address", InputRequired("Enter your email address."))
     password = PasswordField("Password", [InputRequired("Enter your password.")])
 
 

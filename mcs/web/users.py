@@ -10,13 +10,14 @@ from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import User
 from mcs.services import users
-from mcs.web.forms import Text, complain
+from mcs.web.forms import complain
+from mcs.web.parts import line
 
 bp = Blueprint("users", __name__, url_prefix="/users")
 
 
 class InviteForm(FlaskForm):
-    email = Text("Email address", [InputRequired("Enter the person's email address.")])
+    email = line("Email address", InputRequired("Enter the person's email address."))
 
 
 @bp.before_request

@@ -1,0 +1,205 @@
+"""Campaigns: the list, the campaign's own page, and the forms that change it."""
+
+from functools import cache
+from zoneinfo import available_timezones
+
+from flask import Blueprint, abort, flash, redirect, render_template, request
+from flask.typing import ResponseReturnValue
+from flask_login import current_user
+from flask_wtf import FlaskForm
+
+from mcs.core.timelines import CAMPAIGN_STATES, today
+from mcs.extensions import db
+from mcs.gateways import clock
+from mcs.models import Campaign
+from mcs.services import campaigns
+from mcs.services.campaigns import Fields, RefusedCampaign, UnknownCampaign
+from mcs.web.forms import complain
+from mcs.web.frame import number, plural
+from mcs.web.parts import Day, id_in, line, lines, place, queue, searched, settings, word
+
+bp = Blueprint("campaigns", __name__, url_prefix="/campaigns")
+
+SORT_WORDS = tuple(sign + name for name in campaigns.SORTS for sign in ("", "-"))
+ONE = id_in("/{campaign_id}")
+
+
+class CampaignForm(FlaskForm):
+    """What may be said of a campaign; what cannot be is the service's to say."""
+
+    name = line("Name")
+    description = lines("Description")
+    start_date = Day("First day")
+    end_date = Day("Last day")
+    timezone = line("Time zone")
+    from_name = line("From name")
+    from_email = line("From address")
+    reply_to = line("Reply-to address")
+    postal_address = lines("Postal address")
+
+    def fields(self) -> Fields:
+        return Fields(**{name: self[name].data for name in Fields.__dataclass_fields__})
+
+
+def accepted(form: CampaignForm) -> Fields | None:
+    """What was sent, when all of it is right; otherwise every complaint stands at its field."""
+    if not form.is_submitted():
+        return None
+    parsed = form.validate()
+    try:
+        fields = campaigns.check(form.fields())
+    except RefusedCampaign as refused:
+        for name, reason in refused.reasons.items():
+            # A date that could not be read has said so itself.
+            if name not in form or not form[name].errors:
+                complain(form, name, reason)
+        return None
+    return fields if parsed else None
+
+
+@bp.errorhandler(UnknownCampaign)
+def not_there(_error: UnknownCampaign) -> ResponseReturnValue:
+    return abort(404)
+
+
+@bp.get("/")
+def index() -> str:
+    page = campaigns.listing(
+        db.session(),
+        clock.now(),
+        search=searched(),
+        state=word("state", CAMPAIGN_STATES),
+        sort=word("sort", SORT_WORDS) or "-start",
+        at=place(),
+    )
+    return render_template(
+        "campaigns/index.html",
+        page=page,
+        states=CAMPAIGN_STATES,
+        state=word("state", CAMPAIGN_STATES),
+        sort=word("sort", SORT_WORDS) or "-start",
+        search=searched(),
+        any_campaign=bool(page.rows) or campaigns.any_campaign(db.session()),
+    )
+
+
+@bp.route("/new", methods=["GET", "POST"])
+def new() -> ResponseReturnValue:
+    form = CampaignForm(timezone=str(settings().timezone))
+    fields = accepted(form)
+    if fields is not None:
+        campaign_id = campaigns.create(db.session(), clock.now(), fields, current_user.id)
+        return redirect(f"/campaigns/{campaign_id}", 303)
+    page = render_template("campaigns/form.html", form=form, campaign=None, zones=zones())
+    return (page, 422) if form.errors else page
+
+
+@bp.get(ONE)
+def show(campaign_id: int) -> str:
+    now = clock.now()
+    overview = campaigns.overview(db.session(), now, campaign_id)
+    return render_template(
+        "campaigns/show.html",
+        view=overview,
+        campaign=overview.campaign,
+        today=today(now, overview.campaign.timezone),
+    )
+
+
+@bp.route(f"{ONE}/edit", methods=["GET", "POST"])
+def edit(campaign_id: int) -> ResponseReturnValue:
+    campaign = campaigns.find(db.session(), campaign_id)
+    form = CampaignForm(obj=campaigns.fields_of(campaign))
+    fields = accepted(form)
+    if fields is not None:
+        campaigns.edit(db.session(), clock.now(), queue(), campaign_id, fields, current_user.id)
+        flash("The campaign is saved.")
+        return redirect(f"/campaigns/{campaign_id}", 303)
+    page = render_template("campaigns/form.html", form=form, campaign=campaign, zones=zones())
+    return (page, 422) if form.errors else page
+
+
+@bp.post(f"{ONE}/activate")
+def activate(campaign_id: int) -> ResponseReturnValue:
+    campaigns.activate(db.session(), clock.now(), queue(), campaign_id, current_user.id)
+    flash("The campaign is active: its scheduled scenarios go out at their times.")
+    return redirect(f"/campaigns/{campaign_id}", 303)
+
+
+@bp.route(f"{ONE}/deactivate", methods=["GET", "POST"])
+def deactivate(campaign_id: int) -> ResponseReturnValue:
+    campaign = campaigns.find(db.session(), campaign_id)
+    if request.method == "GET":
+        return ask(
+            campaign,
+            f"Deactivate {campaign.name}?",
+            "Deactivate",
+            "Activate it again, and what is still to come is planned again.",
+        )
+    campaigns.deactivate(db.session(), clock.now(), queue(), campaign_id, current_user.id)
+    flash("The campaign is inactive: nothing more goes out by itself.")
+    return redirect(f"/campaigns/{campaign_id}", 303)
+
+
+@bp.route(f"{ONE}/archive", methods=["GET", "POST"])
+def archive(campaign_id: int) -> ResponseReturnValue:
+    campaign = campaigns.find(db.session(), campaign_id)
+    if request.method == "GET":
+        return ask(
+            campaign,
+            f"Archive {campaign.name}?",
+            "Archive",
+            "It leaves the list; its contacts, numbers and ledger stay, and it can come back.",
+        )
+    try:
+        campaigns.archive(db.session(), clock.now(), queue(), campaign_id, current_user.id)
+    except RefusedCampaign as refused:
+        flash(refused.reasons[""], "error")
+    else:
+        flash("The campaign is archived.")
+    return redirect(f"/campaigns/{campaign_id}", 303)
+
+
+@bp.post(f"{ONE}/unarchive")
+def unarchive(campaign_id: int) -> ResponseReturnValue:
+    campaigns.unarchive(db.session(), clock.now(), queue(), campaign_id, current_user.id)
+    flash("The campaign is back, inactive: activate it when it should send.")
+    return redirect(f"/campaigns/{campaign_id}", 303)
+
+
+def ask(campaign: Campaign, question: str, verb: str, also: str) -> str:
+    """The page before a destructive act, with the consequence in numbers."""
+    taken = campaigns.withdrawal(db.session(), clock.now(), campaign.id)
+    consequences = [
+        f"{plural(taken.sends, 'planned email')} to {plural(taken.recipients, 'recipient')}"
+        " will not go out."
+        if taken.sends
+        else "No email is planned, so nothing is withdrawn.",
+    ]
+    if taken.sending:
+        consequences.append(
+            f"{number(taken.sending)} {'is' if taken.sending == 1 else 'are'} being sent or paused,"
+            " and not touched by this: cancel it on its own page."
+        )
+    return render_template(
+        "confirm.html",
+        question=question,
+        consequences=[*consequences, also],
+        action=request.path,
+        verb=verb,
+        back=f"/campaigns/{campaign.id}",
+    )
+
+
+@cache
+def zones() -> list[str]:
+    """The zones people choose from: Region/City, and UTC."""
+    return ["UTC", *sorted(name for name in available_timezones() if _is_a_place(name))]
+
+
+def _is_a_place(name: str) -> bool:
+    region = name.partition("/")[0]
+    return region in (
+        "Africa", "America", "Antarctica", "Arctic", "Asia", "Atlantic", "Australia", "Europe",
+        "Indian", "Pacific",
+    )  # fmt: skip
