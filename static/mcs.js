@@ -69,6 +69,8 @@
   document.addEventListener("submit", (event) => {
     const form = event.target;
     if (event.defaultPrevented || form.method !== "post") return;
+    // What goes into a frame (a preview) makes nothing, and leaves the page as it is.
+    if (event.submitter?.formTarget) return;
     if (form.dataset.sent) event.preventDefault();
     form.dataset.sent = "yes";
   });

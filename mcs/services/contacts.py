@@ -8,12 +8,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from mcs.core import walltime
 from mcs.core.addresses import BadAddress, parse_address, tombstone_key
-from mcs.core.tables import safe_cell
+from mcs.core.tables import formula_safe
 from mcs.models import (
     Batch,
     BatchContact,
@@ -300,6 +300,21 @@ def _had_it(session: Session, scenario: Scenario, contact_id: int) -> bool:
     return session.scalar(query.limit(1)) is not None
 
 
+def suppression(session: Session, contact_id: int, campaign_id: int | None) -> Suppression | None:
+    """What holds the contact back everywhere, or in that one campaign. Raises Unknown."""
+    contact = find(session, contact_id)
+    query = select(Suppression).where(
+        Suppression.email_key == contact.email_key, _exactly(campaign_id)
+    )
+    return session.scalars(query).first()
+
+
+def _exactly(campaign_id: int | None) -> ColumnElement[bool]:
+    if campaign_id is None:
+        return Suppression.campaign_id.is_(None)
+    return Suppression.campaign_id == campaign_id
+
+
 def add(
     session: Session,
     now: datetime,
@@ -359,21 +374,18 @@ def suppress(session: Session, now: datetime, contact_id: int, campaign_id: int 
     suppressions.suppress(session, now, contact.email_key, "blocked", campaign_id)
 
 
-def allow(session: Session, now: datetime, contact_id: int, campaign_id: int | None) -> None:
+def allow(session: Session, contact_id: int, campaign_id: int | None) -> None:
     """Write to them again: what was blocked or unsubscribed in that scope is lifted."""
     contact = find(session, contact_id)
-    scope = (
-        Suppression.campaign_id.is_(None)
-        if campaign_id is None
-        else Suppression.campaign_id == campaign_id
-    )
     with writing(session):
         session.execute(
-            delete_rows(Suppression).where(Suppression.email_key == contact.email_key, scope)
+            delete_rows(Suppression).where(
+                Suppression.email_key == contact.email_key, _exactly(campaign_id)
+            )
         )
 
 
-def remove(session: Session, now: datetime, contact_id: int, campaign_id: int) -> None:
+def remove(session: Session, contact_id: int, campaign_id: int) -> None:
     """Take them out of a campaign's batch; what was on its way to them from it is skipped."""
     find(session, contact_id)
     with writing(session):
@@ -425,14 +437,14 @@ def export(session: Session, campaign_id: int) -> Iterator[list[str]]:
     """
     batch_id = _batch(session, campaign_id)
     names = _all_attributes(session, batch_id)
-    yield [safe_cell(cell) for cell in ("email", "name", *names, "status")]
+    yield [formula_safe(cell) for cell in ("email", "name", *names, "status")]
     last = 0
     while rows := _piece(session, campaign_id, batch_id, last):
         for contact, suppression in rows:
             cells = [contact.email, contact.name]
             cells += [contact.attributes.get(name, "") for name in names]
             cells.append(suppression.reason if suppression else "subscribed")
-            yield [safe_cell(cell) for cell in cells]
+            yield [formula_safe(cell) for cell in cells]
         last = rows[-1][0].id
         session.expunge_all()
 

@@ -1,5 +1,6 @@
 """The ledger, read: what became of each delivery of an emailer, a page at a time."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy.orm import Session, contains_eager
 from mcs.core.states import DELIVERY_STATES, EMAILER_STATES
 from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario, Slice
 from mcs.services.paging import At, Page, Rows, by_id, turn
+from mcs.services.unknown import Unknown
 
 OUTCOMES = DELIVERY_STATES
 STATES = EMAILER_STATES
@@ -112,3 +114,21 @@ def emailers(
 
 def _same(emailer: Emailer) -> Emailer:
     return emailer
+
+
+def find(session: Session, emailer_id: int) -> Emailer:
+    """The emailer. Raises Unknown."""
+    emailer = session.get(Emailer, emailer_id)
+    if emailer is None:
+        raise Unknown(f"emailer {emailer_id}")
+    return emailer
+
+
+def served(session: Session, emailer_ids: Collection[int]) -> dict[int, int]:
+    """How many each of the emailers has sent, from the counts that the slices carry."""
+    query = (
+        select(Slice.emailer_id, func.sum(Slice.sent))
+        .where(Slice.emailer_id.in_(emailer_ids))
+        .group_by(Slice.emailer_id)
+    )
+    return {emailer_id: int(sent) for emailer_id, sent in session.execute(query).tuples()}

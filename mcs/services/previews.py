@@ -1,7 +1,7 @@
 """Previews: a message as one person would get it, made by the code that sends."""
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import or_, select
@@ -9,9 +9,10 @@ from sqlalchemy.orm import Session
 
 from mcs.config import Settings
 from mcs.core import content
-from mcs.core.message import CannotCompose, Composer, MessageTemplate, Person, Preview
+from mcs.core.message import BadTemplate, CannotCompose, Composer, Person, Preview
 from mcs.gateways import mailer
-from mcs.models import Batch, BatchContact, Campaign, Contact
+from mcs.models import Batch, BatchContact, Campaign, Contact, Scenario
+from mcs.services import letters
 from mcs.services.scenarios import Fields, find_campaign
 
 TEST_MARK = "[Test] "
@@ -57,8 +58,8 @@ def preview(
     campaign = find_campaign(session, campaign_id)
     person = _person(session, settings, campaign, fields, reader)
     try:
-        shown = Composer(_template(settings, campaign, fields)).preview(person)
-    except CannotCompose as error:
+        shown = _composer(settings, campaign, fields).preview(person)
+    except (BadTemplate, CannotCompose) as error:
         return Shown(person, None, str(error))
     return Shown(person, shown, "")
 
@@ -74,15 +75,15 @@ def send_test(
 ) -> str:
     """Send the message, as ``reader`` would get it, to ``to``; what the mail server answered.
 
-    Its subject begins with TEST_MARK. Raises mailer.NotSent and CannotCompose, both in sentences.
+    Its subject begins with TEST_MARK. Raises mailer.NotSent, BadTemplate and CannotCompose,
+    each with a sentence.
     """
     campaign = find_campaign(session, campaign_id)
     person = _person(session, settings, campaign, fields, reader)
-    person = Person(to, person.name, person.attributes, person.opaque, person.unsubscribe_url)
-    marked = Fields(
-        fields.name, TEST_MARK + fields.subject, fields.content, fields.format, None, None
+    marked = replace(fields, subject=TEST_MARK + fields.subject)
+    message = _composer(settings, campaign, marked).compose(
+        replace(person, email=to), now
     )
-    message = Composer(_template(settings, campaign, marked)).compose(person, now)
     return mailer.send(
         _server(settings),
         message.envelope_from,
@@ -92,20 +93,8 @@ def send_test(
     )
 
 
-def _template(settings: Settings, campaign: Campaign, fields: Fields) -> MessageTemplate:
-    return MessageTemplate(
-        subject=fields.subject,
-        content=fields.content,
-        format=fields.format,
-        from_name=campaign.from_name,
-        from_email=campaign.from_email,
-        reply_to=campaign.reply_to,
-        postal_address=campaign.postal_address,
-        campaign_uid=campaign.uid,
-        campaign_name=campaign.name,
-        base_url=settings.base_url,
-        mail_domain=settings.mail_domain,
-    )
+def _composer(settings: Settings, campaign: Campaign, fields: Fields) -> Composer:
+    return Composer(letters.template(settings, campaign, Scenario(**asdict(fields))))
 
 
 def _person(

@@ -24,7 +24,6 @@ STATES = ("draft", "scheduled", "sending", "paused", "sent", "missed", "cancelle
 WHEN = ("upcoming", "past")
 # Filling in a form takes time: a moment that has only just passed still counts as now.
 GRACE = timedelta(minutes=1)
-_BEGUN = ("sending", "sent")
 _UNDATED = date(9999, 12, 31)
 _UNTIMED = time(0, 0)
 
@@ -104,7 +103,11 @@ def listing(
 def _latest_emailer_id() -> Any:
     return (
         select(func.max(Emailer.id))
-        .where(Emailer.scenario_id == Scenario.id)
+        .where(
+            Emailer.scenario_id == Scenario.id,
+            # One that was cancelled before it began says nothing of the scenario any more.
+            or_(Emailer.state != "cancelled", Emailer.recipients.is_not(None)),
+        )
         .correlate(Scenario)
         .scalar_subquery()
     )
@@ -147,7 +150,12 @@ def find(session: Session, scenario_id: int) -> Listed:
     scenario = session.get(Scenario, scenario_id)
     if scenario is None:
         raise Unknown(f"scenario {scenario_id}")
-    return Listed(scenario, next(iter(emailers(session, scenario_id)), None))
+    said = [
+        emailer
+        for emailer in emailers(session, scenario_id)
+        if emailer.state != "cancelled" or emailer.recipients is not None
+    ]
+    return Listed(scenario, next(iter(said), None))
 
 
 def find_campaign(session: Session, campaign_id: int) -> Campaign:
@@ -474,7 +482,7 @@ def _refuse_begun(session: Session, scenario_id: int) -> None:
 
 def _refusal(sendings: list[Emailer]) -> str | None:
     for emailer in sendings:
-        if emailer.state in _BEGUN or emailer.started_at is not None:
+        if emailer.recipients is not None:
             return (
                 "This scenario has begun to go out, so it is not changed any more."
                 " Duplicate it to write another one."

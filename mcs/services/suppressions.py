@@ -9,6 +9,7 @@ locks are taken in the order emailers, slices, deliveries, which every other wri
   a temporary refusal, under its slice's lock, so neither can slip between skipping and commit.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Select, and_, delete, select, update
@@ -194,3 +195,19 @@ def _audit(
         noun_id=contact.id,
         detail={"campaign": campaign.id, "everywhere": everywhere},
     )
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Who wrote to a recipient, in the words the recipient knows; empty when nobody knows."""
+
+    name: str
+    campaign: str
+
+
+def sender(session: Session, recipient: Recipient) -> Sender:
+    """The sender and the campaign of an unsubscribe link."""
+    campaign = session.scalars(
+        select(Campaign).where(Campaign.uid == recipient.campaign_uid)
+    ).first()
+    return Sender(campaign.from_name, campaign.name) if campaign else Sender("", "")

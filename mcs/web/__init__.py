@@ -2,13 +2,30 @@
 
 from flask import Blueprint
 
-from mcs.web import activity, campaigns, health, home, sessions, users
+from mcs.web import (
+    activity,
+    campaigns,
+    contacts,
+    emailers,
+    health,
+    home,
+    mailbox,
+    scenarios,
+    sessions,
+    unsubscribe,
+    users,
+)
 
 BLUEPRINTS: tuple[Blueprint, ...] = (
     activity.bp,
     campaigns.bp,
+    contacts.bp,
+    emailers.bp,
     health.bp,
     home.bp,
+    mailbox.bp,
+    scenarios.bp,
     sessions.bp,
+    unsubscribe.bp,
     users.bp,
 )

@@ -1,14 +1,15 @@
 """What several pages need alike: ids in addresses, places in lists, who is signed in."""
 
 from datetime import date, time
-from typing import Any, cast
+from typing import cast
 
 from flask import current_app, request
-from wtforms import DateField, StringField, TextAreaField, TimeField
+from wtforms import DateField, TimeField
 
 from mcs.config import Settings
 from mcs.gateways.jobqueue import JobQueue
 from mcs.services.paging import At
+from mcs.web.forms import trimmed
 
 # The largest number the databases can keep in an id: above it there is nothing to be found.
 LARGEST_ID = 2**31 - 1
@@ -48,39 +49,12 @@ def id_asked(name: str) -> int | None:
 
 def searched() -> str:
     """What was typed into the search box."""
-    return clean(request.args.get("q", "")).strip()[:200]
+    return trimmed(request.args.get("q"))[:200]
 
 
 def by_htmx() -> bool:
     """Whether a part of a page was asked for, not a page."""
     return request.headers.get("HX-Request") == "true"
-
-
-def clean(text: str) -> str:
-    """Without NUL, which PostgreSQL refuses and no field means."""
-    return text.replace("\x00", "")
-
-
-def _cleaned(value: Any) -> Any:
-    return clean(value) if isinstance(value, str) else value
-
-
-def _stripped(value: Any) -> Any:
-    return value.strip() if isinstance(value, str) else value
-
-
-def line(label: str, *checks: Any) -> StringField:
-    """A field of one line, trimmed."""
-    return StringField(label, list(checks), filters=[_cleaned, _stripped], default="")
-
-
-def lines(label: str, *checks: Any) -> TextAreaField:
-    """A field of several lines, kept as typed but for the kind of line break."""
-    return TextAreaField(label, list(checks), filters=[_cleaned, _plain_breaks], default="")
-
-
-def _plain_breaks(value: Any) -> Any:
-    return value.replace("\r\n", "\n") if isinstance(value, str) else value
 
 
 class Day(DateField):

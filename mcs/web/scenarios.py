@@ -8,13 +8,13 @@ from flask import Blueprint, Response, flash, make_response, redirect, render_te
 from flask_login import current_user
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as WerkzeugResponse
-from wtforms import HiddenField, RadioField
+from wtforms import HiddenField, RadioField, TextAreaField
 from wtforms.validators import InputRequired, Length
 
 from mcs.core import walltime, words
 from mcs.core.content import Problem
 from mcs.core.language import SOURCE_LIMIT
-from mcs.core.message import CannotCompose
+from mcs.core.message import BadTemplate, CannotCompose
 from mcs.extensions import db
 from mcs.gateways import clock, mailer
 from mcs.models import Campaign, Scenario
@@ -22,14 +22,13 @@ from mcs.services import attributes, audiences, previews, scenarios
 from mcs.services.scenarios import Fields, Frozen, Refused
 from mcs.services.unknown import Unknown
 from mcs.web import errors
+from mcs.web.forms import Text, complain
 from mcs.web.parts import (
     Day,
     TimeOfDay,
     by_htmx,
     id_asked,
     id_in,
-    line,
-    lines,
     place,
     queue,
     searched,
@@ -53,16 +52,24 @@ SANDBOX = "; ".join(
 )
 
 
+def as_typed(value: str | None) -> str:
+    """Content keeps its spaces; browsers' line breaks and NUL, which PostgreSQL refuses, go."""
+    return (value or "").replace("\r\n", "\n").replace("\x00", "")
+
+
 class ScenarioForm(FlaskForm):
-    name = line(
+    name = Text(
         "Name",
-        InputRequired("Give the scenario a name, to find it again. Recipients do not see it."),
-        Length(max=200, message="A name has up to 200 characters."),
+        [
+            InputRequired("Give the scenario a name, to find it again."),
+            Length(max=200, message="A name has up to 200 characters."),
+        ],
     )
-    subject = line("Subject", Length(max=500, message="A subject has up to 500 characters."))
-    content = lines(
+    subject = Text("Subject", [Length(max=500, message="A subject has up to 500 characters.")])
+    content = TextAreaField(
         "Content",
-        Length(max=SOURCE_LIMIT, message=f"Content has up to {SOURCE_LIMIT:,} characters."),
+        [Length(max=SOURCE_LIMIT, message=f"Content has up to {SOURCE_LIMIT:,} characters.")],
+        filters=[as_typed],
     )
     format = RadioField(
         "Format", choices=[("text", "Plain text"), ("markdown", "Markdown")], default="text"
@@ -244,7 +251,7 @@ def _form(
     reader = form.reader.data or ""
     for problem in problems or []:
         if problem.fatal and problem.field in form:
-            form[problem.field].errors = [*form[problem.field].errors, problem.text]
+            complain(form, problem.field, problem.text)
     refusals = [p for p in problems or [] if p.fatal and p.field not in form]
     return render_template(
         "scenarios/form.html",
@@ -372,7 +379,7 @@ def send_test(campaign_id: int) -> Any:
             to,
         )
         notice = ("good", f"A test is on its way to {to}.")
-    except (mailer.NotSent, CannotCompose) as error:
+    except (mailer.NotSent, BadTemplate, CannotCompose) as error:
         notice = ("bad", f"The test was not sent. {error}")
     if by_htmx():
         return render_template("scenarios/notice.html", notice=notice)

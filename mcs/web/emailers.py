@@ -1,0 +1,229 @@
+"""The pages of emailers: how each sending stands, its ledger, and the buttons that hold it."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from flask import Blueprint, flash, redirect, render_template, request
+from flask_login import current_user
+from flask_wtf import FlaskForm
+from werkzeug.wrappers import Response
+from wtforms.validators import InputRequired
+
+from mcs.core import words
+from mcs.extensions import db
+from mcs.gateways import clock
+from mcs.models import Emailer
+from mcs.services import emailers, ledger, scenarios
+from mcs.services.emailers import NotPossible
+from mcs.web.parts import (
+    Day,
+    TimeOfDay,
+    id_asked,
+    id_in,
+    place,
+    queue,
+    searched,
+    settings,
+    word,
+)
+
+bp = Blueprint("emailers", __name__)
+OVER = ("sent", "cancelled")
+
+
+class NewTimeForm(FlaskForm):
+    date = Day("New date", [InputRequired("Choose the new date.")])
+    time = TimeOfDay("New time", [InputRequired("Choose the new time.")])
+
+
+@bp.get("/emailers/")
+def index() -> str:
+    filters = {"search": searched(), "state": word("state", ledger.STATES)}
+    chosen = id_asked("campaign")
+    page = ledger.emailers(db.session, campaign_id=chosen, at=place(), **filters)
+    return render_template(
+        "emailers/index.html",
+        page=page,
+        filters=filters,
+        chosen=chosen,
+        filtered=any(filters.values()) or chosen is not None,
+        campaigns=scenarios.campaigns(db.session),
+        states=ledger.STATES,
+        served=ledger.served(db.session, [emailer.id for emailer in page.rows]),
+    )
+
+
+@bp.get(id_in("/emailers/{emailer_id}"))
+def show(emailer_id: int) -> str:
+    return _page(emailer_id, NewTimeForm(formdata=None))
+
+
+def _page(emailer_id: int, form: NewTimeForm) -> str:
+    filters = {"outcome": word("outcome", ledger.OUTCOMES), "search": searched()}
+    return render_template(
+        "emailers/show.html",
+        form=form,
+        page=ledger.ledger(db.session, emailer_id, at=place(), **filters),
+        filters=filters,
+        outcomes=ledger.OUTCOMES,
+        **_standing(emailer_id),
+    )
+
+
+@bp.get(id_in("/emailers/{emailer_id}/progress"))
+def progress(emailer_id: int) -> str:
+    """The part of the page that follows what happens."""
+    return render_template("emailers/progress.html", **_standing(emailer_id))
+
+
+def _standing(emailer_id: int) -> dict[str, Any]:
+    emailer = ledger.find(db.session, emailer_id)
+    now = clock.now()
+    standing = emailers.progress(db.session, emailer_id)
+    return {
+        "emailer": emailer,
+        "scenario": emailer.scenario,
+        "campaign": emailer.scenario.campaign,
+        "progress": standing,
+        "now": now,
+        "begun": emailer.recipients is not None,
+        "live": standing.state not in OVER or standing.to_go > 0,
+        "pace": _pace(standing, now),
+        "punctual": _punctual(standing.late_by),
+        "from_now": words.from_now,
+        "duration": words.span,
+    }
+
+
+def _pace(standing: emailers.Progress, now: datetime) -> str:
+    """``1,200 a minute, done in 2 minutes``; empty when there is nothing to go by."""
+    if standing.state != "sending" or standing.started_at is None or standing.sent < 20:
+        return ""
+    seconds = max((now - standing.started_at).total_seconds(), 1.0)
+    per_second = standing.sent / seconds
+    left = words.span(timedelta(seconds=standing.to_go / per_second + 1))
+    return f"{words.number(round(per_second * 60))} a minute; at this pace done in {left}"
+
+
+def _punctual(late_by: timedelta | None) -> str:
+    if late_by is None:
+        return ""
+    if late_by < timedelta(0):
+        return f"{words.span(late_by)} early"
+    if late_by < timedelta(seconds=2):
+        return "on time"
+    return f"{words.span(late_by)} late"
+
+
+@bp.post(id_in("/emailers/{emailer_id}/pause"))
+def pause(emailer_id: int) -> Any:
+    return _do(
+        emailer_id,
+        lambda: emailers.pause(db.session, clock.now(), emailer_id, user_id=current_user.id),
+        "Paused. Messages in flight end, no other one starts.",
+    )
+
+
+@bp.post(id_in("/emailers/{emailer_id}/resume"))
+def resume(emailer_id: int) -> Any:
+    return _do(
+        emailer_id,
+        lambda: emailers.resume(
+            db.session,
+            clock.now(),
+            queue(),
+            emailer_id,
+            timedelta(minutes=settings().late_limit_minutes),
+            user_id=current_user.id,
+        ),
+        "It goes on.",
+    )
+
+
+@bp.get(id_in("/emailers/{emailer_id}/cancel"))
+def ask_cancel(emailer_id: int) -> str:
+    emailer = ledger.find(db.session, emailer_id)
+    standing = emailers.progress(db.session, emailer_id)
+    return render_template(
+        "confirm.html",
+        question=f"Cancel “{emailer.scenario.name}”?",
+        consequences=_consequences(emailer, standing),
+        action=f"/emailers/{emailer_id}/cancel",
+        verb="Stop it for good" if emailer.recipients is not None else "Do not send it",
+        back=f"/emailers/{emailer_id}",
+    )
+
+
+def _consequences(emailer: Emailer, standing: emailers.Progress) -> list[str]:
+    if emailer.recipients is None:
+        return ["Nobody has got it, and nobody will. The scenario becomes a draft again."]
+    return [
+        f"{words.count(standing.sent, 'contact')} already got it; that cannot be taken back.",
+        f"{words.count(standing.pending, 'contact')} still to go will not get it.",
+        "This cannot be undone. To stop for a while, pause instead.",
+    ]
+
+
+@bp.post(id_in("/emailers/{emailer_id}/cancel"))
+def cancel(emailer_id: int) -> Any:
+    return _do(
+        emailer_id,
+        lambda: emailers.cancel(db.session, clock.now(), emailer_id, user_id=current_user.id),
+        "Cancelled. No other message starts.",
+    )
+
+
+@bp.post(id_in("/emailers/{emailer_id}/send-now"))
+def send_now(emailer_id: int) -> Any:
+    return _do(
+        emailer_id,
+        lambda: emailers.send_now(
+            db.session, clock.now(), queue(), emailer_id, user_id=current_user.id
+        ),
+        "It goes out now.",
+    )
+
+
+@bp.post(id_in("/emailers/{emailer_id}/skip"))
+def skip(emailer_id: int) -> Any:
+    return _do(
+        emailer_id,
+        lambda: emailers.skip(db.session, clock.now(), emailer_id, user_id=current_user.id),
+        "Skipped: nobody gets it.",
+    )
+
+
+@bp.post(id_in("/emailers/{emailer_id}/new-time"))
+def new_time(emailer_id: int) -> Any:
+    ledger.find(db.session, emailer_id)
+    form = NewTimeForm()
+    if not form.validate():
+        return _page(emailer_id, form), 422
+    try:
+        emailers.reschedule(
+            db.session,
+            clock.now(),
+            queue(),
+            emailer_id,
+            form.date.data,
+            form.time.data,
+            user_id=current_user.id,
+        )
+    except NotPossible as refusal:
+        form.date.errors = [str(refusal)]
+        return _page(emailer_id, form), 422
+    flash("It has a new time.")
+    return redirect(f"/emailers/{emailer_id}", 303)
+
+
+def _do(emailer_id: int, act: Callable[[], None], done: str) -> Response | tuple[str, int]:
+    """Do it, or say in the page why it cannot be done (409)."""
+    ledger.find(db.session, emailer_id)
+    try:
+        act()
+    except NotPossible as refusal:
+        flash(str(refusal), "error")
+        return _page(emailer_id, NewTimeForm(formdata=None)), 409
+    flash(done)
+    return redirect(f"/emailers/{emailer_id}", 303)
