@@ -181,7 +181,7 @@ def people(
 
 
 def _filled(row: Row) -> bool:
-    return bool(row.problem) or any(map(str.strip, row.cells))
+    return bool(row.problem) or (not "".join(row.cells).isspace() and any(row.cells))
 
 
 def safe_cell(cell: str) -> str:
@@ -189,7 +189,8 @@ def safe_cell(cell: str) -> str:
     return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
 
 
-def _formula_unsafe(cell: str) -> str:
+def _as_typed(cell: str) -> str:
+    """The cell without the apostrophe that safe_cell gave it."""
     return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA_STARTS) else cell
 
 
@@ -197,15 +198,13 @@ class _Reader:
     """Turns rows into people, with the columns looked up once."""
 
     def __init__(self, layout: Layout) -> None:
-        self._columns = layout.columns
+        self._titles = [column.title for column in layout.columns]
         self._corrected = layout.corrected
-        self._places = {
-            column.use: place
-            for place, column in enumerate(layout.columns)
-            if column.use in (EMAIL, NAME, GIVEN, FAMILY)
-        }
+        uses = [column.use for column in layout.columns]
+        self._email = uses.index(EMAIL)
+        self._names = [uses.index(use) for use in (NAME, GIVEN, FAMILY) if use in uses]
         self._attributes = [
-            (place, column)
+            (place, column.field)
             for place, column in enumerate(layout.columns)
             if column.use == ATTRIBUTE
         ]
@@ -214,47 +213,44 @@ class _Reader:
         problem = row.problem or self._problem(row.cells)
         if problem:
             return Rejection(row.line, "", problem, _storable(row.cells))
-        cells = list(map(_formula_unsafe, row.cells)) if self._corrected else row.cells
+        cells = row.cells
+        if self._corrected:
+            cells = list(map(_as_typed, cells))
+        missing = len(self._titles) - len(cells)
+        if missing > 0:
+            cells = cells + [""] * missing
         try:
-            address = parse_address(self._cell(cells, EMAIL))
+            address = parse_address(cells[self._email])
         except BadAddress as bad:
-            return self._rejection(row, self._places[EMAIL], bad.reason)
-        name = self._name(cells)
+            return self._rejection(row, self._email, bad.reason)
+        name = " ".join(" ".join([cells[place] for place in self._names]).split())
         if len(name) > MAX_NAME:
-            place = self._places.get(NAME, self._places.get(GIVEN, self._places.get(FAMILY, 0)))
-            return self._rejection(row, place, f"the name is longer than {MAX_NAME} characters")
+            return self._rejection(row, self._names[0], f"it is longer than {MAX_NAME} characters")
         attributes = {}
-        for place, column in self._attributes:
-            value = cells[place].strip() if place < len(cells) else ""
+        for place, field in self._attributes:
+            value = cells[place].strip()
             if len(value) > MAX_VALUE:
                 return self._rejection(row, place, f"it is longer than {MAX_VALUE:,} characters")
             if value:
-                attributes[column.field] = value
+                attributes[field] = value
         return Entry(row.line, address.email, address.key, name, attributes)
 
     def _problem(self, cells: list[str]) -> str:
         text = "".join(cells)
-        if UNREADABLE in text:
+        if not text.isascii() and UNREADABLE in text:
             return "there are letters in it that could not be read: save the file as CSV UTF-8"
         if "\x00" in text:
             return "there is a NUL character in it, which no text has: the file may be damaged"
-        if len(cells) > len(self._columns) and any(map(str.strip, cells[len(self._columns) :])):
+        expected = len(self._titles)
+        if len(cells) > expected and any(map(str.strip, cells[expected:])):
             return (
-                f"it has {len(cells)} cells where {len(self._columns)} are expected: a cell with"
-                " the separator in it needs quotation marks around it"
+                f"it has {len(cells)} cells where {expected} are expected: a cell with the"
+                " separator in it needs quotation marks around it"
             )
         return ""
 
-    def _name(self, cells: list[str]) -> str:
-        parts = (self._cell(cells, use) for use in (NAME, GIVEN, FAMILY))
-        return " ".join(" ".join(parts).split())
-
-    def _cell(self, cells: list[str], use: str) -> str:
-        place = self._places.get(use, len(cells))
-        return cells[place] if place < len(cells) else ""
-
     def _rejection(self, row: Row, place: int, reason: str) -> Rejection:
-        return Rejection(row.line, self._columns[place].title, reason, _storable(row.cells))
+        return Rejection(row.line, self._titles[place], reason, _storable(row.cells))
 
 
 def _storable(cells: list[str]) -> list[str]:

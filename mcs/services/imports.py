@@ -7,14 +7,24 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Protocol
 
-from sqlalchemy import and_, delete, insert, or_, select, update
+from sqlalchemy import and_, delete, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from mcs.core.addresses import tombstone_key
 from mcs.core.columns import with_uses
 from mcs.core.tables import BadFile, Entry, Layout, Rejection, Row, Sniffer, people, rows
-from mcs.models import Base, Batch, BatchContact, Contact, Import, ImportChunk, RejectedRow
+from mcs.models import (
+    Base,
+    Batch,
+    BatchContact,
+    Contact,
+    Import,
+    ImportChunk,
+    RejectedRow,
+    UtcDateTime,
+)
+from mcs.models.sql import among
 from mcs.services.transactions import writing
 
 LARGEST_FILE = 200 * 1024 * 1024
@@ -306,21 +316,19 @@ def _reject(session: Session, import_id: int, outcomes: Sequence[Entry | Rejecti
 # The people.
 
 
-@dataclass
+@dataclass(slots=True)
 class _Person:
     """A contact while the rows of a slice are folded into it; ``id`` is 0 before it has one."""
 
     id: int
-    uid: str
     key: str
     name: str
     attributes: dict[str, str]
-    in_batch: bool = False
+    in_batch: bool
     changed: bool = False
 
-    def fold(self, entries: Sequence[Entry]) -> Tally:
-        """Take in the rows of one address, in their order."""
-        tally = Tally()
+    def fold(self, entries: Sequence[Entry], tally: Tally) -> Tally:
+        """Take in the rows of one address, in their order, and count each."""
         for entry in entries:
             news = self._learn(entry)
             self.changed = self.changed or news
@@ -353,50 +361,82 @@ class _Slice:
 
     def take(self, outcomes: Sequence[Entry | Rejection]) -> Tally:
         entries: dict[str, list[Entry]] = {}
+        tally = Tally()
         for outcome in outcomes:
             if isinstance(outcome, Entry):
                 entries.setdefault(outcome.key, []).append(outcome)
-        tally = Tally(rejected=sum(isinstance(outcome, Rejection) for outcome in outcomes))
-        if not entries:
-            return tally
-        tallies = self._add_missing(entries)
-        joining, changed = [], []
-        for person in self._locked(list(entries)):
-            if person.uid not in tallies:
-                outside = not person.in_batch
-                tallies[person.uid] = person.fold(entries[person.key])
-                if person.changed:
-                    changed.append(person)
-                if outside:
-                    joining.append(person)
             else:
-                joining.append(person)
-            tally += tallies[person.uid]
-        self._update(changed)
-        self._join(joining)
+                tally.rejected += 1
+        # In the order of their keys, here and below: two at once then wait, and never deadlock.
+        waiting = sorted(entries)
+        while waiting:
+            waiting = self._take_known(waiting, entries, tally)
+            waiting = self._revive(waiting, entries) or self._add(waiting, entries, tally)
         return tally
 
-    def _add_missing(self, entries: Mapping[str, Sequence[Entry]]) -> dict[str, Tally]:
-        """Insert the addresses that are not there; what became of their rows, by the new uid.
+    def _take_known(
+        self, keys: Sequence[str], entries: Mapping[str, Sequence[Entry]], tally: Tally
+    ) -> list[str]:
+        """Fold the rows of those who are contacts already; whose rows are left."""
+        known = self._locked(keys)
+        joining = [person.key for person in known if not person.in_batch]
+        for person in known:
+            person.fold(entries[person.key], tally)
+        self._update([person for person in known if person.changed])
+        self._join(joining)
+        found = {person.key for person in known}
+        return [key for key in keys if key not in found]
 
-        One that somebody else inserted meanwhile is left as it is: its uid is not ours.
-        """
-        there = set(
-            self._session.scalars(
-                select(Contact.email_key).where(Contact.email_key.in_(list(entries)))
+    def _locked(self, keys: Sequence[str]) -> list[_Person]:
+        """The contacts of these addresses, held against others until the commit."""
+        found = self._session.execute(
+            select(Contact.id, Contact.email_key, Contact.name, Contact.attributes)
+            .where(among(Contact.email_key, keys))
+            .order_by(Contact.email_key)
+            .with_for_update(key_share=True)
+        ).all()
+        inside: set[int] = set()
+        if found:
+            inside.update(
+                self._session.scalars(
+                    select(BatchContact.contact_id)
+                    .join(Contact)
+                    .where(BatchContact.batch_id == self._batch_id)
+                    .where(among(Contact.email_key, keys))
+                )
             )
-        )
-        missing = {key for key in entries if key not in there}
-        missing -= self._revived(missing, entries)
-        tallies: dict[str, Tally] = {}
+        return [_Person(*row, in_batch=row.id in inside) for row in found]
+
+    def _revive(self, keys: Sequence[str], entries: Mapping[str, Sequence[Entry]]) -> list[str]:
+        """Give deleted contacts their address back; empty when there are none among them, else
+        all the addresses, to be looked at again."""
+        graves = {tombstone_key(self._secret, key): key for key in keys}
+        found = self._session.scalars(
+            select(Contact.email_key).where(among(Contact.email_key, list(graves)))
+        ).all()
+        for grave in sorted(found):
+            key = graves[grave]
+            self._session.execute(
+                update(_CONTACTS)
+                .where(_CONTACTS.c.email_key == grave)
+                .values(email_key=key, email=entries[key][0].email, deleted_at=None)
+            )
+        return list(keys) if found else []
+
+    def _add(
+        self, keys: Sequence[str], entries: Mapping[str, Sequence[Entry]], tally: Tally
+    ) -> list[str]:
+        """Insert new contacts; empty, or those whom somebody else inserted meanwhile."""
+        if not keys:
+            return []
+        folded: dict[str, Tally] = {}
         added = []
-        # In the order of their keys, as in _locked: two at once then wait, and never deadlock.
-        for key in sorted(missing):
-            person = _Person(0, secrets.token_urlsafe(12), key, "", {})
-            tallies[person.uid] = person.fold(entries[key])
+        for key in keys:
+            person = _Person(0, key, "", {}, in_batch=False)
+            folded[key] = person.fold(entries[key], Tally())
             added.append(
                 {
-                    "uid": person.uid,
+                    "uid": secrets.token_urlsafe(12),
                     "email": entries[key][0].email,
                     "email_key": key,
                     "name": person.name,
@@ -405,49 +445,12 @@ class _Slice:
                     "updated_at": self._now,
                 }
             )
-        if added:
-            self._session.execute(self._insert(_CONTACTS).on_conflict_do_nothing(), added)
-        return tallies
-
-    def _revived(
-        self, missing: Collection[str], entries: Mapping[str, Sequence[Entry]]
-    ) -> set[str]:
-        """Give deleted contacts among the addresses their address back; which ones they are."""
-        graves = {tombstone_key(self._secret, key): key for key in missing}
-        found = set(
-            self._session.scalars(
-                select(Contact.email_key).where(Contact.email_key.in_(list(graves)))
-            )
-        )
-        for grave in sorted(found):
-            key = graves[grave]
-            self._session.execute(
-                update(_CONTACTS)
-                .where(_CONTACTS.c.email_key == grave)
-                .values(email_key=key, email=entries[key][0].email, deleted_at=None)
-            )
-        return {graves[grave] for grave in found}
-
-    def _locked(self, keys: Sequence[str]) -> list[_Person]:
-        """The contacts of these addresses, held against others until the commit."""
-        query = (
-            select(Contact.id, Contact.uid, Contact.email_key, Contact.name, Contact.attributes)
-            .where(Contact.email_key.in_(keys))
-            .order_by(Contact.email_key)
-            .with_for_update(key_share=True)
-        )
-        found = [_Person(*row) for row in self._session.execute(query)]
-        inside = set(
-            self._session.scalars(
-                select(BatchContact.contact_id).where(
-                    BatchContact.batch_id == self._batch_id,
-                    BatchContact.contact_id.in_([person.id for person in found]),
-                )
-            )
-        )
-        for person in found:
-            person.in_batch = person.id in inside
-        return found
+        self._session.execute(self._insert(_CONTACTS).on_conflict_do_nothing(), added)
+        ours = self._ours(added)
+        for key in ours:
+            tally += folded[key]
+        self._join(ours)
+        return [key for key in keys if key not in ours]
 
     def _update(self, changed: Sequence[_Person]) -> None:
         if changed:
@@ -464,12 +467,21 @@ class _Slice:
                 ],
             )
 
-    def _join(self, people: Sequence[_Person]) -> None:
-        if people:
+    def _ours(self, added: Sequence[Mapping[str, Any]]) -> set[str]:
+        """The addresses of those rows that were really inserted, not met with a conflict."""
+        uids = [row["uid"] for row in added]
+        return set(self._session.scalars(select(Contact.email_key).where(among(Contact.uid, uids))))
+
+    def _join(self, keys: Collection[str]) -> None:
+        """Bring contacts into the batch, by their addresses."""
+        if keys:
+            joining = (
+                select(literal(self._batch_id), Contact.id, literal(self._now, UtcDateTime))
+                .where(among(Contact.email_key, list(keys)))
+                .order_by(Contact.id)
+            )
             self._session.execute(
-                self._insert(_PLACES).on_conflict_do_nothing(),
-                [
-                    {"batch_id": self._batch_id, "contact_id": person.id, "added_at": self._now}
-                    for person in people
-                ],
+                self._insert(_PLACES)
+                .from_select(["batch_id", "contact_id", "added_at"], joining)
+                .on_conflict_do_nothing()
             )
