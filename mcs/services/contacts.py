@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import delete as delete_rows
 from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from mcs.core import walltime

@@ -6,7 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from flask import Blueprint, Response, flash, redirect, render_template, request, stream_with_context
+from flask import (
+    Blueprint,
+    Response,
+    flash,
+    redirect,
+    render_template,
+    request,
+    stream_with_context,
+)
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as WerkzeugResponse
 from wtforms.validators import InputRequired, Length
@@ -17,8 +25,8 @@ from mcs.gateways import clock
 from mcs.models import Campaign
 from mcs.services import attributes, contacts
 from mcs.services.contacts import Refused
-from mcs.web.forms import Text, complain, trimmed
-from mcs.web.parts import LARGEST_ID, id_in, place, searched, settings, word
+from mcs.web.forms import complain, trimmed
+from mcs.web.parts import LARGEST_ID, id_in, line, place, searched, settings, word
 
 bp = Blueprint("contacts", __name__)
 REASONS = {
@@ -30,8 +38,8 @@ REASONS = {
 
 
 class ContactForm(FlaskForm):
-    email = Text("Email address", [InputRequired("Enter the email address.")])
-    name = Text("Name", [Length(max=200, message="A name has up to 200 characters.")])
+    email = line("Email address", InputRequired("Enter the email address."))
+    name = line("Name", Length(max=200, message="A name has up to 200 characters."))
 
 
 @bp.get("/contacts/")
@@ -39,9 +47,9 @@ def index() -> str:
     return _list(None)
 
 
-@bp.get(id_in("/campaigns/{campaign_id}/contacts"))
+@bp.get(id_in("/campaigns/{campaign_id}/contacts"), strict_slashes=False)
 def of_campaign(campaign_id: int) -> str:
-    return _list(contacts.find_campaign(db.session, campaign_id))
+    return _list(contacts.find_campaign(db.session(), campaign_id))
 
 
 def _list(campaign: Campaign | None) -> str:
@@ -50,8 +58,8 @@ def _list(campaign: Campaign | None) -> str:
     return render_template(
         "contacts/index.html",
         campaign=campaign,
-        page=contacts.listing(db.session, campaign_id=chosen, at=place(), **filters),
-        totals=contacts.totals(db.session, chosen),
+        page=contacts.listing(db.session(), campaign_id=chosen, at=place(), **filters),
+        totals=contacts.totals(db.session(), chosen),
         filters=filters,
         filtered=any(filters.values()),
         zone=campaign.timezone if campaign else settings().timezone,
@@ -61,14 +69,14 @@ def _list(campaign: Campaign | None) -> str:
 
 @bp.route(id_in("/campaigns/{campaign_id}/contacts/new"), methods=["GET", "POST"])
 def new(campaign_id: int) -> Any:
-    campaign = contacts.find_campaign(db.session, campaign_id)
+    campaign = contacts.find_campaign(db.session(), campaign_id)
     form = ContactForm()
-    names = attributes.listed(db.session, campaign_id)
+    names = attributes.listed(db.session(), campaign_id)
     given = {name: trimmed(request.form.get(f"attribute-{name}")) for name in names}
     if form.validate_on_submit():
         try:
             contact_id = contacts.add(
-                db.session,
+                db.session(),
                 clock.now(),
                 settings().secret_key,
                 campaign_id,
@@ -89,12 +97,12 @@ def new(campaign_id: int) -> Any:
 @bp.get(id_in("/contacts/{contact_id}"))
 def show(contact_id: int) -> str:
     now = clock.now()
-    card = contacts.card(db.session, now, contact_id)
+    card = contacts.card(db.session(), now, contact_id)
     return render_template(
         "contacts/show.html",
         card=card,
         contact=card.contact,
-        sendings=contacts.sendings_of(db.session, card.got),
+        sendings=contacts.sendings_of(db.session(), card.got),
         now=now,
         zone=settings().timezone,
         reasons=REASONS,
@@ -105,7 +113,7 @@ def show(contact_id: int) -> str:
 @bp.get(id_in("/contacts/{contact_id}/suppress"))
 def ask_suppress(contact_id: int) -> str:
     campaign = _scope()
-    contact = contacts.find(db.session, contact_id)
+    contact = contacts.find(db.session(), contact_id)
     coming = len(_coming(contact_id, campaign))
     where = f"from {campaign.name}" if campaign else "from any campaign"
     return _ask(
@@ -125,7 +133,7 @@ def ask_suppress(contact_id: int) -> str:
 @bp.post(id_in("/contacts/{contact_id}/suppress"))
 def suppress(contact_id: int) -> WerkzeugResponse:
     campaign = _scope()
-    contacts.suppress(db.session, clock.now(), contact_id, campaign.id if campaign else None)
+    contacts.suppress(db.session(), clock.now(), contact_id, campaign.id if campaign else None)
     flash("From now on nothing is sent to them" + (f" from {campaign.name}." if campaign else "."))
     return redirect(f"/contacts/{contact_id}", 303)
 
@@ -133,8 +141,8 @@ def suppress(contact_id: int) -> WerkzeugResponse:
 @bp.get(id_in("/contacts/{contact_id}/allow"))
 def ask_allow(contact_id: int) -> str:
     campaign = _scope()
-    contact = contacts.find(db.session, contact_id)
-    suppression = contacts.suppression(db.session, contact_id, campaign.id if campaign else None)
+    contact = contacts.find(db.session(), contact_id)
+    suppression = contacts.suppression(db.session(), contact_id, campaign.id if campaign else None)
     reason = REASONS.get(suppression.reason, suppression.reason) if suppression else ""
     asked = "Writing to somebody who unsubscribed needs their clear, recent wish: the law asks it."
     return _ask(
@@ -150,7 +158,7 @@ def ask_allow(contact_id: int) -> str:
 @bp.post(id_in("/contacts/{contact_id}/allow"))
 def allow(contact_id: int) -> WerkzeugResponse:
     campaign = _scope()
-    contacts.allow(db.session, contact_id, campaign.id if campaign else None)
+    contacts.allow(db.session(), contact_id, campaign.id if campaign else None)
     flash("They can be written to again.")
     return redirect(f"/contacts/{contact_id}", 303)
 
@@ -158,7 +166,7 @@ def allow(contact_id: int) -> WerkzeugResponse:
 @bp.get(id_in("/contacts/{contact_id}/remove"))
 def ask_remove(contact_id: int) -> str:
     campaign = _scope()
-    contact = contacts.find(db.session, contact_id)
+    contact = contacts.find(db.session(), contact_id)
     name = campaign.name if campaign else "the campaign"
     coming = len(_coming(contact_id, campaign))
     return _ask(
@@ -178,14 +186,14 @@ def ask_remove(contact_id: int) -> str:
 def remove(contact_id: int) -> WerkzeugResponse:
     campaign = _scope()
     if campaign is not None:
-        contacts.remove(db.session, contact_id, campaign.id)
+        contacts.remove(db.session(), contact_id, campaign.id)
         flash(f"They are no longer in {campaign.name}.")
     return redirect(f"/contacts/{contact_id}", 303)
 
 
 @bp.get(id_in("/contacts/{contact_id}/delete"))
 def ask_delete(contact_id: int) -> str:
-    card = contacts.card(db.session, clock.now(), contact_id)
+    card = contacts.card(db.session(), clock.now(), contact_id)
     return _ask(
         contact_id,
         "delete",
@@ -204,7 +212,7 @@ def ask_delete(contact_id: int) -> str:
 
 @bp.post(id_in("/contacts/{contact_id}/delete"))
 def delete(contact_id: int) -> WerkzeugResponse:
-    contacts.delete(db.session, clock.now(), settings().secret_key, contact_id)
+    contacts.delete(db.session(), clock.now(), settings().secret_key, contact_id)
     flash("The contact is deleted.")
     return redirect("/contacts/", 303)
 
@@ -212,9 +220,9 @@ def delete(contact_id: int) -> WerkzeugResponse:
 @bp.get(id_in("/campaigns/{campaign_id}/contacts.csv"))
 def export(campaign_id: int) -> Response:
     """The batch as a CSV (UTF-8 with the mark by which Excel knows it)."""
-    campaign = contacts.find_campaign(db.session, campaign_id)
+    campaign = contacts.find_campaign(db.session(), campaign_id)
     name = re.sub(r"[^A-Za-z0-9]+", "-", campaign.name).strip("-").lower() or "campaign"
-    rows = contacts.export(db.session, campaign_id)
+    rows = contacts.export(db.session(), campaign_id)
     return Response(
         stream_with_context(_csv(rows)),
         content_type="text/csv; charset=utf-8",
@@ -240,11 +248,11 @@ def _scope() -> Campaign | None:
     number = request.values.get("campaign", type=int)
     if number is None or not 0 < number <= LARGEST_ID:
         return None
-    return contacts.find_campaign(db.session, number)
+    return contacts.find_campaign(db.session(), number)
 
 
 def _coming(contact_id: int, campaign: Campaign | None) -> list[contacts.Coming]:
-    card = contacts.card(db.session, clock.now(), contact_id)
+    card = contacts.card(db.session(), clock.now(), contact_id)
     return [
         each
         for each in card.coming

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from flask import Blueprint, flash, redirect, render_template, request
+from flask import Blueprint, flash, redirect, render_template
 from flask_login import current_user
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
@@ -41,16 +41,16 @@ class NewTimeForm(FlaskForm):
 def index() -> str:
     filters = {"search": searched(), "state": word("state", ledger.STATES)}
     chosen = id_asked("campaign")
-    page = ledger.emailers(db.session, campaign_id=chosen, at=place(), **filters)
+    page = ledger.emailers(db.session(), campaign_id=chosen, at=place(), **filters)
     return render_template(
         "emailers/index.html",
         page=page,
         filters=filters,
         chosen=chosen,
         filtered=any(filters.values()) or chosen is not None,
-        campaigns=scenarios.campaigns(db.session),
+        campaigns=scenarios.campaigns(db.session()),
         states=ledger.STATES,
-        served=ledger.served(db.session, [emailer.id for emailer in page.rows]),
+        served=ledger.served(db.session(), [emailer.id for emailer in page.rows]),
     )
 
 
@@ -64,7 +64,7 @@ def _page(emailer_id: int, form: NewTimeForm) -> str:
     return render_template(
         "emailers/show.html",
         form=form,
-        page=ledger.ledger(db.session, emailer_id, at=place(), **filters),
+        page=ledger.ledger(db.session(), emailer_id, at=place(), **filters),
         filters=filters,
         outcomes=ledger.OUTCOMES,
         **_standing(emailer_id),
@@ -78,9 +78,9 @@ def progress(emailer_id: int) -> str:
 
 
 def _standing(emailer_id: int) -> dict[str, Any]:
-    emailer = ledger.find(db.session, emailer_id)
+    emailer = ledger.find(db.session(), emailer_id)
     now = clock.now()
-    standing = emailers.progress(db.session, emailer_id)
+    standing = emailers.progress(db.session(), emailer_id)
     return {
         "emailer": emailer,
         "scenario": emailer.scenario,
@@ -120,7 +120,7 @@ def _punctual(late_by: timedelta | None) -> str:
 def pause(emailer_id: int) -> Any:
     return _do(
         emailer_id,
-        lambda: emailers.pause(db.session, clock.now(), emailer_id, user_id=current_user.id),
+        lambda: emailers.pause(db.session(), clock.now(), emailer_id, user_id=current_user.id),
         "Paused. Messages in flight end, no other one starts.",
     )
 
@@ -130,7 +130,7 @@ def resume(emailer_id: int) -> Any:
     return _do(
         emailer_id,
         lambda: emailers.resume(
-            db.session,
+            db.session(),
             clock.now(),
             queue(),
             emailer_id,
@@ -143,8 +143,8 @@ def resume(emailer_id: int) -> Any:
 
 @bp.get(id_in("/emailers/{emailer_id}/cancel"))
 def ask_cancel(emailer_id: int) -> str:
-    emailer = ledger.find(db.session, emailer_id)
-    standing = emailers.progress(db.session, emailer_id)
+    emailer = ledger.find(db.session(), emailer_id)
+    standing = emailers.progress(db.session(), emailer_id)
     return render_template(
         "confirm.html",
         question=f"Cancel “{emailer.scenario.name}”?",
@@ -169,7 +169,7 @@ def _consequences(emailer: Emailer, standing: emailers.Progress) -> list[str]:
 def cancel(emailer_id: int) -> Any:
     return _do(
         emailer_id,
-        lambda: emailers.cancel(db.session, clock.now(), emailer_id, user_id=current_user.id),
+        lambda: emailers.cancel(db.session(), clock.now(), emailer_id, user_id=current_user.id),
         "Cancelled. No other message starts.",
     )
 
@@ -179,7 +179,7 @@ def send_now(emailer_id: int) -> Any:
     return _do(
         emailer_id,
         lambda: emailers.send_now(
-            db.session, clock.now(), queue(), emailer_id, user_id=current_user.id
+            db.session(), clock.now(), queue(), emailer_id, user_id=current_user.id
         ),
         "It goes out now.",
     )
@@ -189,20 +189,20 @@ def send_now(emailer_id: int) -> Any:
 def skip(emailer_id: int) -> Any:
     return _do(
         emailer_id,
-        lambda: emailers.skip(db.session, clock.now(), emailer_id, user_id=current_user.id),
+        lambda: emailers.skip(db.session(), clock.now(), emailer_id, user_id=current_user.id),
         "Skipped: nobody gets it.",
     )
 
 
 @bp.post(id_in("/emailers/{emailer_id}/new-time"))
 def new_time(emailer_id: int) -> Any:
-    ledger.find(db.session, emailer_id)
+    ledger.find(db.session(), emailer_id)
     form = NewTimeForm()
     if not form.validate():
         return _page(emailer_id, form), 422
     try:
         emailers.reschedule(
-            db.session,
+            db.session(),
             clock.now(),
             queue(),
             emailer_id,
@@ -219,7 +219,7 @@ def new_time(emailer_id: int) -> Any:
 
 def _do(emailer_id: int, act: Callable[[], None], done: str) -> Response | tuple[str, int]:
     """Do it, or say in the page why it cannot be done (409)."""
-    ledger.find(db.session, emailer_id)
+    ledger.find(db.session(), emailer_id)
     try:
         act()
     except NotPossible as refusal:

@@ -1,10 +1,10 @@
 """What several pages need alike: ids in addresses, places in lists, who is signed in."""
 
 from datetime import date, time
-from typing import cast
+from typing import Any, cast
 
 from flask import current_app, request
-from wtforms import DateField, TimeField
+from wtforms import DateField, StringField, TextAreaField, TimeField
 
 from mcs.config import Settings
 from mcs.gateways.jobqueue import JobQueue
@@ -55,6 +55,20 @@ def searched() -> str:
 def by_htmx() -> bool:
     """Whether a part of a page was asked for, not a page."""
     return request.headers.get("HX-Request") == "true"
+
+
+def line(label: str, *checks: Any) -> StringField:
+    """A field of one line, trimmed."""
+    return StringField(label, list(checks), filters=[trimmed], default="")
+
+
+def lines(label: str, *checks: Any) -> TextAreaField:
+    """A field of several lines that keeps its spaces; browsers' line breaks and NUL go."""
+    return TextAreaField(label, list(checks), filters=[_as_typed], default="")
+
+
+def _as_typed(value: str | None) -> str:
+    return (value or "").replace("\r\n", "\n").replace("\x00", "")
 
 
 class Day(DateField):

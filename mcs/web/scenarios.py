@@ -8,7 +8,7 @@ from flask import Blueprint, Response, flash, make_response, redirect, render_te
 from flask_login import current_user
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as WerkzeugResponse
-from wtforms import HiddenField, RadioField, TextAreaField
+from wtforms import HiddenField, RadioField
 from wtforms.validators import InputRequired, Length
 
 from mcs.core import walltime, words
@@ -22,13 +22,15 @@ from mcs.services import attributes, audiences, previews, scenarios
 from mcs.services.scenarios import Fields, Frozen, Refused
 from mcs.services.unknown import Unknown
 from mcs.web import errors
-from mcs.web.forms import Text, complain
+from mcs.web.forms import complain
 from mcs.web.parts import (
     Day,
     TimeOfDay,
     by_htmx,
     id_asked,
     id_in,
+    line,
+    lines,
     place,
     queue,
     searched,
@@ -52,24 +54,16 @@ SANDBOX = "; ".join(
 )
 
 
-def as_typed(value: str | None) -> str:
-    """Content keeps its spaces; browsers' line breaks and NUL, which PostgreSQL refuses, go."""
-    return (value or "").replace("\r\n", "\n").replace("\x00", "")
-
-
 class ScenarioForm(FlaskForm):
-    name = Text(
+    name = line(
         "Name",
-        [
-            InputRequired("Give the scenario a name, to find it again."),
-            Length(max=200, message="A name has up to 200 characters."),
-        ],
+        InputRequired("Give the scenario a name, to find it again."),
+        Length(max=200, message="A name has up to 200 characters."),
     )
-    subject = Text("Subject", [Length(max=500, message="A subject has up to 500 characters.")])
-    content = TextAreaField(
+    subject = line("Subject", Length(max=500, message="A subject has up to 500 characters."))
+    content = lines(
         "Content",
-        [Length(max=SOURCE_LIMIT, message=f"Content has up to {SOURCE_LIMIT:,} characters.")],
-        filters=[as_typed],
+        Length(max=SOURCE_LIMIT, message=f"Content has up to {SOURCE_LIMIT:,} characters."),
     )
     format = RadioField(
         "Format", choices=[("text", "Plain text"), ("markdown", "Markdown")], default="text"
@@ -99,7 +93,7 @@ def not_found(_error: Unknown) -> tuple[str, int]:
 @bp.errorhandler(Frozen)
 def frozen(error: Frozen) -> tuple[str, int]:
     scenario_id = (request.view_args or {})["scenario_id"]
-    listed = scenarios.find(db.session, scenario_id)
+    listed = scenarios.find(db.session(), scenario_id)
     return render_template("scenarios/frozen.html", listed=listed, sentence=str(error)), 409
 
 
@@ -110,7 +104,7 @@ def index() -> str:
 
 @bp.get(id_in("/campaigns/{campaign_id}/scenarios/"))
 def of_campaign(campaign_id: int) -> str:
-    return _list(scenarios.find_campaign(db.session, campaign_id))
+    return _list(scenarios.find_campaign(db.session(), campaign_id))
 
 
 def _list(campaign: Campaign | None) -> str:
@@ -121,7 +115,7 @@ def _list(campaign: Campaign | None) -> str:
         "state": word("state", scenarios.STATES),
         "when": word("when", scenarios.WHEN),
     }
-    page = scenarios.listing(db.session, now, campaign_id=chosen, at=place(), **filters)
+    page = scenarios.listing(db.session(), now, campaign_id=chosen, at=place(), **filters)
     return render_template(
         "scenarios/index.html",
         campaign=campaign,
@@ -130,7 +124,7 @@ def _list(campaign: Campaign | None) -> str:
         filters=filters,
         chosen=chosen,
         filtered=any(filters.values()) or (chosen is not None and campaign is None),
-        campaigns=scenarios.campaigns(db.session),
+        campaigns=scenarios.campaigns(db.session()),
         states=scenarios.STATES,
         instant=scenarios.instant_of,
     )
@@ -138,7 +132,7 @@ def _list(campaign: Campaign | None) -> str:
 
 @bp.get(id_in("/campaigns/{campaign_id}/scenarios/new"))
 def new(campaign_id: int) -> str:
-    campaign = scenarios.find_campaign(db.session, campaign_id)
+    campaign = scenarios.find_campaign(db.session(), campaign_id)
     form = ScenarioForm(formdata=None, date=_first_free_day(campaign), time=time(10, 0))
     return _form(campaign, form)
 
@@ -151,14 +145,14 @@ def _first_free_day(campaign: Campaign) -> date:
 
 @bp.post(id_in("/campaigns/{campaign_id}/scenarios/new"))
 def create(campaign_id: int) -> Any:
-    campaign = scenarios.find_campaign(db.session, campaign_id)
+    campaign = scenarios.find_campaign(db.session(), campaign_id)
     form = ScenarioForm()
     draft = _wants_draft()
     if not form.validate():
         return _form(campaign, form), 422
     try:
         scenario_id = scenarios.create(
-            db.session, clock.now(), queue(), campaign_id, form.fields(), draft=draft
+            db.session(), clock.now(), queue(), campaign_id, form.fields(), draft=draft
         )
     except Refused as refused:
         return _form(campaign, form, problems=refused.problems), 422
@@ -170,7 +164,7 @@ def _wants_draft() -> bool:
 
 
 def _saved(scenario_id: int, draft: bool) -> WerkzeugResponse:
-    listed = scenarios.find(db.session, scenario_id)
+    listed = scenarios.find(db.session(), scenario_id)
     if draft:
         flash(
             f"“{listed.scenario.name}” is kept as a draft. Nothing goes out until you schedule it."
@@ -187,9 +181,9 @@ def _saved(scenario_id: int, draft: bool) -> WerkzeugResponse:
 @bp.get(id_in("/scenarios/{scenario_id}"))
 def show(scenario_id: int) -> str:
     now = clock.now()
-    listed = scenarios.find(db.session, scenario_id)
+    listed = scenarios.find(db.session(), scenario_id)
     scenario, campaign = listed.scenario, listed.scenario.campaign
-    begun = scenarios.begun(db.session, scenario_id)
+    begun = scenarios.begun(db.session(), scenario_id)
     fields = scenarios.fields_of(scenario)
     reader = request.args.get("reader", "")
     return render_template(
@@ -200,17 +194,20 @@ def show(scenario_id: int) -> str:
         begun=begun,
         now=now,
         at=scenarios.instant_of(scenario),
-        emailers=scenarios.emailers(db.session, scenario_id),
-        audience=None if begun else audiences.count(db.session, campaign.id, scenario.excludes_id),
-        excluded=scenario.excludes_id and scenarios.find(db.session, scenario.excludes_id).scenario,
-        added=scenarios.added_since(db.session, scenario) if begun else 0,
-        follow_up=scenarios.follow_up(db.session, scenario_id),
+        emailers=scenarios.emailers(db.session(), scenario_id),
+        audience=None
+        if begun
+        else audiences.count(db.session(), campaign.id, scenario.excludes_id),
+        excluded=scenario.excludes_id
+        and scenarios.find(db.session(), scenario.excludes_id).scenario,
+        added=scenarios.added_since(db.session(), scenario) if begun else 0,
+        follow_up=scenarios.follow_up(db.session(), scenario_id),
         problems=[]
         if begun
-        else scenarios.problems(db.session, now, campaign, fields, scenario.excludes_id),
-        shown=previews.preview(db.session, settings(), campaign.id, fields, reader),
+        else scenarios.problems(db.session(), now, campaign, fields, scenario.excludes_id),
+        shown=previews.preview(db.session(), settings(), campaign.id, fields, reader),
         reader=reader,
-        readers=previews.readers(db.session, campaign.id),
+        readers=previews.readers(db.session(), campaign.id),
         view=word("view", VIEWS) or "desktop",
         from_now=words.from_now,
     )
@@ -218,7 +215,7 @@ def show(scenario_id: int) -> str:
 
 @bp.get(id_in("/scenarios/{scenario_id}/edit"))
 def edit(scenario_id: int) -> Any:
-    scenario = scenarios.find_open(db.session, scenario_id)
+    scenario = scenarios.find_open(db.session(), scenario_id)
     form = ScenarioForm(formdata=None, obj=scenarios.fields_of(scenario))
     if scenario.date is None:
         form.date.data, form.time.data = _first_free_day(scenario.campaign), time(10, 0)
@@ -227,13 +224,13 @@ def edit(scenario_id: int) -> Any:
 
 @bp.post(id_in("/scenarios/{scenario_id}/edit"))
 def save(scenario_id: int) -> Any:
-    scenario = scenarios.find_open(db.session, scenario_id)
+    scenario = scenarios.find_open(db.session(), scenario_id)
     form = ScenarioForm()
     draft = _wants_draft()
     if not form.validate():
         return _form(scenario.campaign, form, scenario), 422
     try:
-        scenarios.edit(db.session, clock.now(), queue(), scenario_id, form.fields(), draft=draft)
+        scenarios.edit(db.session(), clock.now(), queue(), scenario_id, form.fields(), draft=draft)
     except Refused as refused:
         return _form(scenario.campaign, form, scenario, refused.problems), 422
     return _saved(scenario_id, draft)
@@ -260,8 +257,8 @@ def _form(
         form=form,
         refusals=refusals,
         notice=notice,
-        merge_fields=attributes.listed(db.session, campaign.id),
-        readers=previews.readers(db.session, campaign.id),
+        merge_fields=attributes.listed(db.session(), campaign.id),
+        readers=previews.readers(db.session(), campaign.id),
         reader=reader,
         view=request.form.get("view", "desktop"),
         **_checked(campaign, form.fields(), excludes_id, reader, asked=request.method == "POST"),
@@ -276,17 +273,17 @@ def _checked(
     That nothing is written yet is no problem to a person who only just began.
     """
     now = clock.now()
-    found = scenarios.problems(db.session, now, campaign, fields, excludes_id)
+    found = scenarios.problems(db.session(), now, campaign, fields, excludes_id)
     if not asked:
         found = [p for p in found if not _only_unwritten(p, fields)]
     at = scenarios.instant(campaign, fields)
     return {
         "problems": found,
-        "audience": audiences.count(db.session, campaign.id, excludes_id),
+        "audience": audiences.count(db.session(), campaign.id, excludes_id),
         "at": at,
         "when": words.moment(at, ZoneInfo(campaign.timezone), now.year) if at else "",
         "in_words": words.from_now(at, now) if at else "",
-        "shown": previews.preview(db.session, settings(), campaign.id, fields, reader),
+        "shown": previews.preview(db.session(), settings(), campaign.id, fields, reader),
     }
 
 
@@ -299,7 +296,7 @@ def _only_unwritten(problem: Problem, fields: Fields) -> bool:
 @bp.post(id_in("/campaigns/{campaign_id}/scenarios/check"))
 def check(campaign_id: int) -> str:
     """The part beside the form, as one types."""
-    campaign = scenarios.find_campaign(db.session, campaign_id)
+    campaign = scenarios.find_campaign(db.session(), campaign_id)
     form = ScenarioForm()
     form.validate()
     reader = form.reader.data or ""
@@ -315,7 +312,7 @@ def _excluded(campaign: Campaign) -> int | None:
     scenario_id = id_asked("scenario")
     if scenario_id is None:
         return None
-    scenario = scenarios.find(db.session, scenario_id).scenario
+    scenario = scenarios.find(db.session(), scenario_id).scenario
     return scenario.excludes_id if scenario.campaign_id == campaign.id else None
 
 
@@ -336,14 +333,14 @@ def preview_empty(campaign_id: int) -> Response:
 @bp.get(id_in("/scenarios/{scenario_id}/preview"))
 def preview_saved(scenario_id: int) -> Response:
     """The frame's page: what is saved, as a reader gets it."""
-    scenario = scenarios.find(db.session, scenario_id).scenario
+    scenario = scenarios.find(db.session(), scenario_id).scenario
     fields = scenarios.fields_of(scenario)
     reader, view = request.args.get("reader", ""), request.args.get("view", "")
     return _frame(scenario.campaign_id, fields, reader, view)
 
 
 def _frame(campaign_id: int, fields: Fields, reader: str, view: str) -> Response:
-    shown = previews.preview(db.session, settings(), campaign_id, fields, reader)
+    shown = previews.preview(db.session(), settings(), campaign_id, fields, reader)
     if shown.preview is not None and view != "text":
         page = shown.preview.html
     else:
@@ -362,7 +359,7 @@ def sandboxed(page: str, policy: str = SANDBOX) -> Response:
 @bp.post(id_in("/campaigns/{campaign_id}/scenarios/test"))
 def send_test(campaign_id: int) -> Any:
     """Send what is typed to the person who is signed in; the form comes back as it was."""
-    campaign = scenarios.find_campaign(db.session, campaign_id)
+    campaign = scenarios.find_campaign(db.session(), campaign_id)
     form = ScenarioForm()
     form.validate()
     for field in form:
@@ -370,7 +367,7 @@ def send_test(campaign_id: int) -> Any:
     to = current_user.email
     try:
         previews.send_test(
-            db.session,
+            db.session(),
             clock.now(),
             settings(),
             campaign_id,
@@ -384,23 +381,23 @@ def send_test(campaign_id: int) -> Any:
     if by_htmx():
         return render_template("scenarios/notice.html", notice=notice)
     scenario_id = id_asked("scenario")
-    scenario = scenarios.find(db.session, scenario_id).scenario if scenario_id else None
+    scenario = scenarios.find(db.session(), scenario_id).scenario if scenario_id else None
     return _form(campaign, form, scenario, notice=notice)
 
 
 @bp.get(id_in("/campaigns/{campaign_id}/scenarios/readers"))
 def readers(campaign_id: int) -> str:
     """Choices for the search box of the preview."""
-    scenarios.find_campaign(db.session, campaign_id)
-    found = previews.readers(db.session, campaign_id, request.args.get("reader", "")[:200])
+    scenarios.find_campaign(db.session(), campaign_id)
+    found = previews.readers(db.session(), campaign_id, request.args.get("reader", "")[:200])
     return render_template("scenarios/readers.html", readers=found)
 
 
 @bp.post(id_in("/scenarios/{scenario_id}/schedule"))
 def schedule(scenario_id: int) -> Any:
-    scenario = scenarios.find_open(db.session, scenario_id)
+    scenario = scenarios.find_open(db.session(), scenario_id)
     try:
-        scenarios.schedule(db.session, clock.now(), queue(), scenario_id)
+        scenarios.schedule(db.session(), clock.now(), queue(), scenario_id)
     except Refused as refused:
         form = ScenarioForm(formdata=None, obj=scenarios.fields_of(scenario))
         return _form(scenario.campaign, form, scenario, refused.problems), 422
@@ -409,28 +406,28 @@ def schedule(scenario_id: int) -> Any:
 
 @bp.post(id_in("/scenarios/{scenario_id}/unschedule"))
 def unschedule(scenario_id: int) -> WerkzeugResponse:
-    scenarios.unschedule(db.session, clock.now(), queue(), scenario_id)
+    scenarios.unschedule(db.session(), clock.now(), queue(), scenario_id)
     return _saved(scenario_id, draft=True)
 
 
 @bp.post(id_in("/scenarios/{scenario_id}/duplicate"))
 def duplicate(scenario_id: int) -> WerkzeugResponse:
-    made = scenarios.duplicate(db.session, clock.now(), scenario_id)
+    made = scenarios.duplicate(db.session(), clock.now(), scenario_id)
     flash("This is the copy. It is a draft: choose when it goes out.")
     return redirect(f"/scenarios/{made}/edit", 303)
 
 
 @bp.post(id_in("/scenarios/{scenario_id}/added"))
 def send_to_added(scenario_id: int) -> WerkzeugResponse:
-    made = scenarios.send_to_added(db.session, clock.now(), scenario_id)
+    made = scenarios.send_to_added(db.session(), clock.now(), scenario_id)
     flash("This one goes only to those added since. It is a draft: choose when it goes out.")
     return redirect(f"/scenarios/{made}/edit", 303)
 
 
 @bp.get(id_in("/scenarios/{scenario_id}/delete"))
 def ask_delete(scenario_id: int) -> str:
-    scenario = scenarios.find_open(db.session, scenario_id)
-    audience = audiences.count(db.session, scenario.campaign_id, scenario.excludes_id)
+    scenario = scenarios.find_open(db.session(), scenario_id)
+    audience = audiences.count(db.session(), scenario.campaign_id, scenario.excludes_id)
     emails = words.count(audience.reached, "email")
     consequence = (
         f"{emails} that are scheduled will not go out."
@@ -449,8 +446,8 @@ def ask_delete(scenario_id: int) -> str:
 
 @bp.post(id_in("/scenarios/{scenario_id}/delete"))
 def delete(scenario_id: int) -> WerkzeugResponse:
-    scenario = scenarios.find_open(db.session, scenario_id)
+    scenario = scenarios.find_open(db.session(), scenario_id)
     name, campaign_id = scenario.name, scenario.campaign_id
-    scenarios.delete(db.session, clock.now(), queue(), scenario_id)
+    scenarios.delete(db.session(), clock.now(), queue(), scenario_id)
     flash(f"“{name}” is deleted.")
     return redirect(f"/campaigns/{campaign_id}/scenarios/", 303)

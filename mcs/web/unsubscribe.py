@@ -32,7 +32,7 @@ def unsubscribe(token: str) -> tuple[str, int]:
     if recipient is None:
         return _unknown()
     everywhere = request.form.get("from") != ONLY_CAMPAIGN
-    suppressions.unsubscribe(db.session, clock.now(), recipient, everywhere=everywhere)
+    suppressions.unsubscribe(db.session(), clock.now(), recipient, everywhere=everywhere)
     undo = Signer(settings().unsubscribe_keys, RESUBSCRIBE).sign(recipient)
     return _page("unsubscribe/done.html", recipient, everywhere=everywhere, undo=undo, token=token)
 
@@ -42,7 +42,7 @@ def undo(token: str) -> tuple[str, int]:
     recipient = _read(token, RESUBSCRIBE)
     if recipient is None:
         return _unknown()
-    suppressions.resubscribe(db.session, clock.now(), recipient)
+    suppressions.resubscribe(db.session(), clock.now(), recipient)
     again = Signer(settings().unsubscribe_keys, UNSUBSCRIBE).sign(recipient)
     return _page("unsubscribe/undone.html", recipient, again=again)
 
@@ -52,7 +52,7 @@ def _read(token: str, purpose: str) -> Recipient | None:
 
 
 def _page(template: str, recipient: Recipient, **given: object) -> tuple[str, int]:
-    sender = suppressions.sender(db.session, recipient)
+    sender = suppressions.sender(db.session(), recipient)
     return render_template(template, sender=sender, **given), 200
 
 
