@@ -65,9 +65,6 @@ def _readable(*sources: str) -> Iterator[Nodes]:
 
 
 def _subject_problems(subject: str, known: Collection[str]) -> Iterator[Problem]:
-    if not subject.strip():
-        yield Problem("subject", "The subject is empty.")
-        return
     if _LINE_BREAK.search(subject):
         yield Problem("subject", "The subject must be a single line.")
         return
@@ -76,6 +73,8 @@ def _subject_problems(subject: str, known: Collection[str]) -> Iterator[Problem]
     except BadContent as error:
         yield Problem("subject", error.reason)
         return
+    if tree.is_blank(parsed):
+        yield Problem("subject", "The subject is empty.")
     if any(_FAKE_REPLY.match(text) for text in tree.beginnings(parsed)):
         yield Problem(
             "subject",
@@ -86,14 +85,13 @@ def _subject_problems(subject: str, known: Collection[str]) -> Iterator[Problem]
 
 
 def _content_problems(content: str, format: str, known: Collection[str]) -> Iterator[Problem]:
-    if not content.strip():
-        yield Problem("content", "The content is empty.")
-        return
     try:
         parsed = language.parse(content)
     except BadContent as error:
         yield Problem("content", f"Line {error.line}: {error.reason}")
         return
+    if tree.is_blank(parsed):
+        yield Problem("content", "The content is empty.")
     yield from _field_problems("content", parsed, known)
     try:
         size = bodies(tree.longest(parsed), format, Sender("", "")).html_size

@@ -231,6 +231,8 @@ def _plain(error: TemplateSyntaxError) -> str:
         return "A {# has no #}."
     if "unknown tag" in message:
         return "A {% endif %}, {% else %} or {% elif %} has no {% if %} before it."
+    if "Expected an expression" in message:
+        return "A {{ }} or {% if %} is empty."
     if "expected token" in message.lower() and "end of" in message:
         return "Something inside {{ }} or {% %} is too much or missing."
     return f"This is not understood: {message.rstrip('.')}."

@@ -82,6 +82,16 @@ def beginnings(tree: Nodes) -> Iterator[str]:
         return
 
 
+def is_blank(tree: Nodes) -> bool:
+    """Whether it says nothing, whatever the contact."""
+    return not any(
+        node.strip()
+        if isinstance(node, str)
+        else isinstance(node, Field) or not all(is_blank(branch) for _, branch in node.branches)
+        for node in tree
+    )
+
+
 def path(tree: Nodes, values: Values) -> Path:
     """Which branch each choice on the way takes for these values; -1 for none."""
     taken: list[int] = []
