@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from mcs.core import walltime
 from mcs.core.addresses import BadAddress, parse_address, tombstone_key
-from mcs.core.tables import formula_safe
+from mcs.core.tables import safe_cell
 from mcs.models import (
     Batch,
     BatchContact,
@@ -437,14 +437,14 @@ def export(session: Session, campaign_id: int) -> Iterator[list[str]]:
     """
     batch_id = _batch(session, campaign_id)
     names = _all_attributes(session, batch_id)
-    yield [formula_safe(cell) for cell in ("email", "name", *names, "status")]
+    yield [safe_cell(cell) for cell in ("email", "name", *names, "status")]
     last = 0
     while rows := _piece(session, campaign_id, batch_id, last):
         for contact, suppression in rows:
             cells = [contact.email, contact.name]
             cells += [contact.attributes.get(name, "") for name in names]
             cells.append(suppression.reason if suppression else "subscribed")
-            yield [formula_safe(cell) for cell in cells]
+            yield [safe_cell(cell) for cell in cells]
         last = rows[-1][0].id
         session.expunge_all()
 

@@ -58,7 +58,13 @@ def _list(campaign: Campaign | None) -> str:
     return render_template(
         "contacts/index.html",
         campaign=campaign,
-        page=contacts.listing(db.session(), campaign_id=chosen, at=place(), **filters),
+        page=contacts.listing(
+            db.session(),
+            campaign_id=chosen,
+            search=filters["search"],
+            state=filters["state"],
+            at=place(),
+        ),
         totals=contacts.totals(db.session(), chosen),
         filters=filters,
         filtered=any(filters.values()),

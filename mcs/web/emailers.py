@@ -41,7 +41,13 @@ class NewTimeForm(FlaskForm):
 def index() -> str:
     filters = {"search": searched(), "state": word("state", ledger.STATES)}
     chosen = id_asked("campaign")
-    page = ledger.emailers(db.session(), campaign_id=chosen, at=place(), **filters)
+    page = ledger.emailers(
+        db.session(),
+        search=filters["search"],
+        campaign_id=chosen,
+        state=filters["state"],
+        at=place(),
+    )
     return render_template(
         "emailers/index.html",
         page=page,
@@ -64,7 +70,9 @@ def _page(emailer_id: int, form: NewTimeForm) -> str:
     return render_template(
         "emailers/show.html",
         form=form,
-        page=ledger.ledger(db.session(), emailer_id, at=place(), **filters),
+        page=ledger.ledger(
+            db.session(), emailer_id, filters["outcome"], filters["search"], place()
+        ),
         filters=filters,
         outcomes=ledger.OUTCOMES,
         **_standing(emailer_id),
@@ -198,7 +206,8 @@ def skip(emailer_id: int) -> Any:
 def new_time(emailer_id: int) -> Any:
     ledger.find(db.session(), emailer_id)
     form = NewTimeForm()
-    if not form.validate():
+    day, at = form.date.data, form.time.data
+    if not form.validate() or day is None or at is None:
         return _page(emailer_id, form), 422
     try:
         emailers.reschedule(
@@ -206,8 +215,8 @@ def new_time(emailer_id: int) -> Any:
             clock.now(),
             queue(),
             emailer_id,
-            form.date.data,
-            form.time.data,
+            day,
+            at,
             user_id=current_user.id,
         )
     except NotPossible as refusal:

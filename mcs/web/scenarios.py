@@ -115,7 +115,15 @@ def _list(campaign: Campaign | None) -> str:
         "state": word("state", scenarios.STATES),
         "when": word("when", scenarios.WHEN),
     }
-    page = scenarios.listing(db.session(), now, campaign_id=chosen, at=place(), **filters)
+    page = scenarios.listing(
+        db.session(),
+        now,
+        search=filters["search"],
+        campaign_id=chosen,
+        state=filters["state"],
+        when=filters["when"],
+        at=place(),
+    )
     return render_template(
         "scenarios/index.html",
         campaign=campaign,
@@ -180,12 +188,19 @@ def _saved(scenario_id: int, draft: bool) -> WerkzeugResponse:
 
 @bp.get(id_in("/scenarios/{scenario_id}"))
 def show(scenario_id: int) -> str:
-    now = clock.now()
-    listed = scenarios.find(db.session(), scenario_id)
+    session, now = db.session(), clock.now()
+    listed = scenarios.find(session, scenario_id)
     scenario, campaign = listed.scenario, listed.scenario.campaign
-    begun = scenarios.begun(db.session(), scenario_id)
+    begun = scenarios.begun(session, scenario_id)
     fields = scenarios.fields_of(scenario)
     reader = request.args.get("reader", "")
+    problems: list[Problem] = []
+    audience = excluded = None
+    if scenario.excludes_id is not None:
+        excluded = scenarios.find(session, scenario.excludes_id).scenario
+    if not begun:
+        problems = scenarios.problems(session, now, campaign, fields, scenario.excludes_id)
+        audience = audiences.count(session, campaign.id, scenario.excludes_id)
     return render_template(
         "scenarios/show.html",
         listed=listed,
@@ -194,20 +209,15 @@ def show(scenario_id: int) -> str:
         begun=begun,
         now=now,
         at=scenarios.instant_of(scenario),
-        emailers=scenarios.emailers(db.session(), scenario_id),
-        audience=None
-        if begun
-        else audiences.count(db.session(), campaign.id, scenario.excludes_id),
-        excluded=scenario.excludes_id
-        and scenarios.find(db.session(), scenario.excludes_id).scenario,
-        added=scenarios.added_since(db.session(), scenario) if begun else 0,
-        follow_up=scenarios.follow_up(db.session(), scenario_id),
-        problems=[]
-        if begun
-        else scenarios.problems(db.session(), now, campaign, fields, scenario.excludes_id),
-        shown=previews.preview(db.session(), settings(), campaign.id, fields, reader),
+        emailers=scenarios.emailers(session, scenario_id),
+        audience=audience,
+        excluded=excluded,
+        added=scenarios.added_since(session, scenario) if begun else 0,
+        follow_up=scenarios.follow_up(session, scenario_id),
+        problems=problems,
+        shown=previews.preview(session, settings(), campaign.id, fields, reader),
         reader=reader,
-        readers=previews.readers(db.session(), campaign.id),
+        readers=previews.readers(session, campaign.id),
         view=word("view", VIEWS) or "desktop",
         from_now=words.from_now,
     )
