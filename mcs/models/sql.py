@@ -26,22 +26,24 @@ def _postgresql(_element: random_hex, _compiler: Any, **_options: Any) -> str:
     return "replace(gen_random_uuid()::text, '-', '')"
 
 
-def among(column: Any, texts: Sequence[str]) -> ColumnElement[bool]:
-    """``column IN (texts)`` for thousands of texts: one parameter, so that the statement stays
+def among(column: Any, values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:
+    """``column IN (values)`` for thousands of them: one parameter, so that the statement stays
     the same and is prepared once, whatever their number."""
-    return _among(column, bindparam(None, texts, type_=_Texts(), unique=True))
+    return _among(column, bindparam(None, values, type_=_Many(column.type), unique=True))
 
 
-class _Texts(types.TypeDecorator[Sequence[str]]):
-    """Many texts as one parameter: an array where there are arrays, else JSON."""
+class _Many(types.TypeDecorator[Sequence[Any]]):
+    """Many values as one parameter: an array where there are arrays, else JSON."""
 
     impl = Text
     cache_ok = True
 
+    def __init__(self, item: types.TypeEngine[Any]) -> None:
+        super().__init__()
+        self.item = item
+
     def load_dialect_impl(self, dialect: Dialect) -> types.TypeEngine[Any]:
-        return dialect.type_descriptor(
-            ARRAY(Text()) if dialect.name == "postgresql" else Text()  # type: ignore[arg-type]
-        )
+        return ARRAY(self.item) if dialect.name == "postgresql" else Text()
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         return value if dialect.name == "postgresql" else json.dumps(value)
@@ -54,11 +56,11 @@ class _among(GenericFunction[bool]):
 
 @compiles(_among, "sqlite")
 def _among_sqlite(element: _among, compiler: Any, **options: Any) -> str:
-    column, texts = (compiler.process(part, **options) for part in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({texts}))"
+    column, values = (compiler.process(part, **options) for part in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({values}))"
 
 
 @compiles(_among, "postgresql")
 def _among_postgresql(element: _among, compiler: Any, **options: Any) -> str:
-    column, texts = (compiler.process(part, **options) for part in element.clauses)
-    return f"{column} = ANY({texts})"
+    column, values = (compiler.process(part, **options) for part in element.clauses)
+    return f"{column} = ANY({values})"

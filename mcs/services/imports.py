@@ -399,10 +399,10 @@ class _Slice:
         if found:
             inside.update(
                 self._session.scalars(
-                    select(BatchContact.contact_id)
-                    .join(Contact)
-                    .where(BatchContact.batch_id == self._batch_id)
-                    .where(among(Contact.email_key, keys))
+                    select(BatchContact.contact_id).where(
+                        BatchContact.batch_id == self._batch_id,
+                        among(BatchContact.contact_id, [row.id for row in found]),
+                    )
                 )
             )
         return [_Person(*row, in_batch=row.id in inside) for row in found]
