@@ -22,7 +22,7 @@ from mcs.services.paging import At, Order, Page, turn
 from mcs.services.transactions import writing
 
 PAGE_LENGTH = 25
-SORTS = ("name", "start", "end")
+SORTS = ("name", "start")
 LONGEST = {"name": 200, "description": 5000, "from_name": 200, "postal_address": 500}
 
 
@@ -369,10 +369,9 @@ def _order(sort: str) -> tuple[Order, Any]:
             Order((column, Campaign.id), descending, _read_name_key),
             lambda campaign: f"{campaign.id}_{campaign.name.lower()}",
         )
-    column = Campaign.start_date if name == "start" else Campaign.end_date
     return (
-        Order((column, Campaign.id), descending, _read_date_key),
-        lambda campaign: f"{getattr(campaign, f'{name}_date').isoformat()}_{campaign.id}",
+        Order((Campaign.start_date, Campaign.id), descending, _read_date_key),
+        lambda campaign: f"{campaign.start_date.isoformat()}_{campaign.id}",
     )
 
 

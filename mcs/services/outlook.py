@@ -40,7 +40,10 @@ class Going:
 
 @dataclass(frozen=True)
 class Need:
-    """Something that waits for a person: where it is (``href``), and a sentence."""
+    """Something that waits for a person: where it is (``href``), and a sentence.
+
+    ``kind``: missed, paused, in_doubt, unready (a campaign), or failed (an upload).
+    """
 
     kind: str
     name: str
@@ -196,7 +199,7 @@ def _unready_campaigns(session: Session, now: datetime) -> list[Need]:
             gaps.append("there is nobody to write to")
         if gaps:
             sentence = f"It sends within a week, but {' and '.join(gaps)}."
-            need = Need("campaign", one.campaign.name, sentence, f"/campaigns/{one.campaign.id}")
+            need = Need("unready", one.campaign.name, sentence, f"/campaigns/{one.campaign.id}")
             found.setdefault(one.campaign.id, need)
     return list(found.values())
 

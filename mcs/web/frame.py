@@ -22,6 +22,8 @@ MOMENTS = {
     "date": "%-d %b %Y",
 }
 
+DATES = {"long": "%a %-d %b %Y", "weekday": "%a %-d %b", "date": "%-d %b %Y", "short": "%-d %b"}
+
 # Address, label, icon, and the blueprints whose pages belong to it.
 NAVIGATION: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("/", "Home", "home", ("home",)),
@@ -74,14 +76,20 @@ def city(zone: str) -> str:
     return zone.rsplit("/", 1)[-1].replace("_", " ")
 
 
-def day(value: date, year: bool = True) -> str:
-    """``Tue 24 Nov 2026``."""
-    return value.strftime("%a %-d %b %Y" if year else "%a %-d %b")
+def day(value: date) -> str:
+    """``Tue 24 Nov 2026``, for the middle of a sentence."""
+    return value.strftime(DATES["long"])
 
 
-def date_of(value: date, year: bool = True) -> Markup:
-    """A date as a ``<time>``: it has no zone of its own."""
-    return Markup('<time datetime="{}">{}</time>').format(value.isoformat(), day(value, year))
+def date_of(value: date, form: str = "long") -> Markup:
+    """A date as a ``<time>``: it has no zone of its own.
+
+    Forms: ``long`` with weekday and year, ``weekday`` without the year, ``date`` without the
+    weekday, ``short`` without either.
+    """
+    return Markup('<time datetime="{}">{}</time>').format(
+        value.isoformat(), value.strftime(DATES[form])
+    )
 
 
 def zone() -> str:
