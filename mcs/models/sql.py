@@ -53,6 +53,10 @@ class _among(GenericFunction[bool]):
     type = types.Boolean()
     inherit_cache = True
 
+    def self_group(self, against: Any = None) -> Any:
+        # A function of truth is else written as "... = 1" for SQLite, and that takes no index.
+        return self
+
 
 @compiles(_among, "sqlite")
 def _among_sqlite(element: _among, compiler: Any, **options: Any) -> str:
