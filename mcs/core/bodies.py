@@ -13,7 +13,7 @@ from hashlib import sha256
 from html import escape
 
 from mcs.core import letter, markdown
-from mcs.core.markdown import refuse_size
+from mcs.core.markdown import Rendered, refuse_size
 from mcs.core.mime import body_text
 from mcs.core.tree import Field, Flat
 
@@ -49,10 +49,14 @@ Pieces = tuple[str | Hole, ...]
 
 @dataclass(frozen=True)
 class Bodies:
-    """The two parts of a message: literal pieces with holes between them."""
+    """The two parts of a message: literal pieces with holes between them.
+
+    ``left_out`` are the addresses of links and images that no mail can have.
+    """
 
     text: Pieces
     html: Pieces
+    left_out: tuple[str, ...] = ()
 
     @property
     def html_size(self) -> int:
@@ -103,15 +107,15 @@ def bodies(flat: Flat, format: str, sender: Sender) -> Bodies:
     tokens = _Tokens(flat, sender)
     source = tokens.source.strip("\n")
     if format == "markdown":
-        html, text = markdown.rendered(source, tokens.as_url)
+        body = markdown.rendered(source, tokens.as_url)
     else:
-        html, text = _typed_html(source, tokens), source
-    refuse_size(html)
+        body = Rendered(_typed_html(source, tokens), source, ())
+    refuse_size(body.html)
     footer = (sender.name, sender.postal_address, tokens.unsubscribe_url)
-    html, text = letter.html_letter(html, *footer), letter.text_letter(text, *footer)
     return Bodies(
-        text=_merged(_filled(text, tokens, Place.TEXT)),
-        html=_merged(_html_pieces(html, tokens)),
+        text=_merged(_filled(letter.text_letter(body.text, *footer), tokens, Place.TEXT)),
+        html=_merged(_html_pieces(letter.html_letter(body.html, *footer), tokens)),
+        left_out=body.left_out,
     )
 
 

@@ -94,10 +94,17 @@ def _content_problems(content: str, format: str, known: Collection[str]) -> Iter
         yield Problem("content", "The content is empty.")
     yield from _field_problems("content", parsed, known)
     try:
-        size = bodies(tree.longest(parsed), format, Sender("", "")).html_size
+        parts = bodies(tree.longest(parsed), format, Sender("", ""))
     except BadContent as error:
         yield Problem("content", error.reason)
         return
+    for address in dict.fromkeys(parts.left_out):
+        yield Problem(
+            "content",
+            f"The address {address[:80]} does not begin with https:// and is left out.",
+            fatal=False,
+        )
+    size = parts.html_size
     if size > HTML_LIMIT:
         yield Problem("content", f"The message is larger than {HTML_LIMIT // 1000} KB.")
     elif size > HTML_WARNING:

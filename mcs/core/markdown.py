@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import nh3
 from markdown_it import MarkdownIt
@@ -17,6 +18,9 @@ MARKS_LIMIT = 40_000
 _TAGS = {"p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "strong", "em", "a", "img"}
 _TAGS |= {"ul", "ol", "li", "blockquote", "pre", "code"}
 _ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"start"}}
+# A mail has no place of its own: a link without a scheme leads nowhere.
+_LINKED = {"href": ("http://", "https://", "mailto:"), "src": ("https://",)}
+_SCHEMES = {"http", "https", "mailto"}
 _MARKDOWN = MarkdownIt("commonmark", {"html": False})
 _MARKS = re.compile(r"[\n*_`\[!<>&\\#+-]")
 
@@ -27,10 +31,20 @@ def refuse_size(html: str) -> None:
         raise BadContent(f"The html of this message is larger than {HTML_LIMIT // 1000} KB.")
 
 
-def rendered(source: str, as_url: Callable[[str], str]) -> tuple[str, str]:
-    """Clean html, and the same as plain text. Raises BadContent.
+@dataclass(frozen=True)
+class Rendered:
+    """Clean html, the same as plain text, and the links and images that had to be left out."""
 
-    ``as_url`` is asked how the address of a link is written in the text.
+    html: str
+    text: str
+    left_out: tuple[str, ...]
+
+
+def rendered(source: str, as_url: Callable[[str], str]) -> Rendered:
+    """The source in both forms. Raises BadContent.
+
+    ``as_url`` says how the address of a link is written in the text; what it changes is a merge
+    field, which is looked at when its value is known.
     """
     if len(_MARKS.findall(source)) > MARKS_LIMIT:
         raise BadContent(f"There are more than {MARKS_LIMIT:,} marks of Markdown in this.")
@@ -40,15 +54,24 @@ def rendered(source: str, as_url: Callable[[str], str]) -> tuple[str, str]:
         raise BadContent(f"Things are inside each other more than {DEPTH_LIMIT} deep.")
     html = _MARKDOWN.renderer.render(parsed, _MARKDOWN.options, environment)
     refuse_size(html)
+    left_out: list[str] = []
+
+    def only_safe_links(tag: str, attribute: str, value: str) -> str | None:
+        schemes = _LINKED.get(attribute)
+        if schemes is None or value.lower().startswith(schemes) or as_url(value) != value:
+            return value
+        left_out.append(value)
+        return None
+
     clean = nh3.clean(
         html,
         tags=_TAGS,
         attributes=_ATTRIBUTES,
-        url_schemes={"http", "https", "mailto"},
-        attribute_filter=_only_safe_images,
+        url_schemes=_SCHEMES,
+        attribute_filter=only_safe_links,
         link_rel=None,
     )
-    return clean, _readable(parsed, as_url)
+    return Rendered(clean, _readable(parsed, as_url), tuple(left_out))
 
 
 def _depth(parsed: list[Token]) -> int:
@@ -57,12 +80,6 @@ def _depth(parsed: list[Token]) -> int:
         level += token.nesting
         deepest = max(deepest, level + (_depth(token.children) if token.children else 0))
     return deepest
-
-
-def _only_safe_images(tag: str, attribute: str, value: str) -> str | None:
-    if (tag, attribute) == ("img", "src") and ":" in value and not value.startswith("https:"):
-        return None
-    return value
 
 
 def _readable(parsed: list[Token], as_url: Callable[[str], str]) -> str:

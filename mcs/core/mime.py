@@ -15,7 +15,9 @@ import idna
 SOFT_BREAK = b"=\r\n"
 # One less than the 76 of RFC 2045: the soft break's "=" needs a place too.
 QP_WIDTH = 75
-HEADER_WIDTH = 78
+# RFC 5322 allows 78, RFC 2047 76 where there are encoded-words.
+HEADER_WIDTH = 76
+WORD_WIDTH = 60
 # 39 bytes make an encoded-word of 64 characters: with the longest header name we write it, 76.
 ENCODED_WORD_BYTES = 39
 
@@ -91,13 +93,9 @@ def header_text(text: str) -> str:
 def unstructured(name: str, text: str) -> bytes:
     """``name: text`` folded, as encoded-words where ASCII does not do. Without the last CRLF."""
     text = header_text(text)
-    if not _needs_encoding(text):
-        if len(name) + 2 + len(text) <= HEADER_WIDTH:
-            return f"{name}: {text}".encode("ascii")
-        words = text.split(" ")
-        if max(map(len, words)) < HEADER_WIDTH - len(name) - 2:
-            return _folded(f"{name}:", words)
-    return f"{name}: {_encoded_words(text)}".encode("ascii")
+    if _needs_encoding(text) or _has_long_word(text):
+        text = _encoded_words(text)
+    return _folded(name, text).encode("ascii")
 
 
 def mailbox(name: str, display: str, address: str) -> bytes:
@@ -106,11 +104,7 @@ def mailbox(name: str, display: str, address: str) -> bytes:
     The address is one from ``wire_address``.
     """
     phrase = _phrase(header_text(display))
-    if not phrase:
-        return f"{name}: {address}".encode()
-    last_line = len(phrase) - phrase.rfind("\n")
-    gap = " " if len(name) + 3 + last_line + len(address) + 2 <= HEADER_WIDTH else "\r\n "
-    return f"{name}: {phrase}{gap}<{address}>".encode()
+    return _folded(name, f"{phrase} <{address}>" if phrase else address).encode()
 
 
 def wire_address(email: str) -> tuple[str, bool]:
@@ -184,14 +178,21 @@ def _needs_encoding(text: str) -> bool:
     return not text.isascii() or "=?" in text
 
 
-def _folded(start: str, words: list[str]) -> bytes:
-    lines = [start]
-    for word in words:
-        if len(lines[-1]) + 1 + len(word) <= HEADER_WIDTH:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(f" {word}")
-    return "\r\n".join(lines).encode("ascii")
+def _has_long_word(text: str) -> bool:
+    return len(text) > WORD_WIDTH and max(map(len, text.split(" "))) > WORD_WIDTH
+
+
+def _folded(name: str, text: str) -> str:
+    lines = [f"{name}: {text}"]
+    if len(lines[0]) > HEADER_WIDTH:
+        first, *words = text.split(" ")
+        lines = [f"{name}: {first}"]
+        for word in words:
+            if len(lines[-1]) + 1 + len(word) <= HEADER_WIDTH:
+                lines[-1] += f" {word}"
+            else:
+                lines.append(f" {word}")
+    return "\r\n".join(lines)
 
 
 def _encoded_words(text: str) -> str:
@@ -206,7 +207,7 @@ def _encoded_words(text: str) -> str:
         words.append(_encoded_word(encoded[start:cut]))
         start = cut
     words.append(_encoded_word(encoded[start:]))
-    return "\r\n ".join(words)
+    return " ".join(words)
 
 
 def _encoded_word(chunk: bytes) -> str:
@@ -214,9 +215,9 @@ def _encoded_word(chunk: bytes) -> str:
 
 
 def _phrase(text: str) -> str:
-    if not text or (_ATOMS.fullmatch(text) and "=?" not in text):
+    if not text or _ATOMS.fullmatch(text):
         return text
-    if _needs_encoding(text) or len(text) > 60:
-        return _encoded_words(text)
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    if _needs_encoding(text) or _has_long_word(escaped):
+        return _encoded_words(text)
     return f'"{escaped}"'
