@@ -98,6 +98,10 @@ class _Tokens:
     def field(self, match: re.Match[str]) -> Field:
         return self._fields[int(match[1])]
 
+    def readable(self, text: str) -> str:
+        """The text with its fields as the marketer wrote them."""
+        return self.pattern.sub(lambda match: f"{{{{ {self.field(match).name} }}}}", text)
+
     def is_unsubscribe_url(self, match: re.Match[str]) -> bool:
         return self.field(match) == UNSUBSCRIBE_URL
 
@@ -115,7 +119,7 @@ def bodies(flat: Flat, format: str, sender: Sender) -> Bodies:
     return Bodies(
         text=_merged(_filled(letter.text_letter(body.text, *footer), tokens, Place.TEXT)),
         html=_merged(_html_pieces(letter.html_letter(body.html, *footer), tokens)),
-        left_out=body.left_out,
+        left_out=tuple(tokens.readable(address) for address in body.left_out),
     )
 
 

@@ -37,7 +37,7 @@ body { margin: 0; padding: 0; background: #f3f4f6; }
 .content ul, .content ol { margin: 0 0 16px; padding-left: 24px; }
 .content blockquote { margin: 0 0 16px; padding-left: 16px; border-left: 3px solid #d1d5db; }
 .content pre { overflow: auto; }
-.content hr { border: 0; border-top: 1px solid #d1d5db; }
+.content hr { margin: 24px 0; border: 0; border-top: 1px solid #d1d5db; }
 @media (prefers-color-scheme: dark) {
   body, .page { background: #111827 !important; }
   .content { background: #1f2937 !important; color: #f3f4f6 !important; }

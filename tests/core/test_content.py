@@ -262,11 +262,12 @@ def test_a_field_without_default_is_a_warning() -> None:
 
 def test_an_address_that_leads_nowhere_is_a_warning() -> None:
     content = (
-        "[a](www.x.example) [b](https://x.example) ![c](http://x.example/c.png) [d]({{ name }})"
+        "[a](www.x.example/{{ name }}) [b](https://x.example) "
+        "![c](http://x.example/c.png) [d]({{ name }})"
     )
     problems = told(content=content, format="markdown")
     assert [problem.text for problem in problems] == [
-        "The address www.x.example does not begin with https:// and is left out.",
+        "The address www.x.example/{{ name }} does not begin with https:// and is left out.",
         "The address http://x.example/c.png does not begin with https:// and is left out.",
     ]
     assert not any(problem.fatal for problem in problems)
