@@ -20,14 +20,11 @@ from mcs.services.audiences import Audience
 from mcs.services.outlook import Upcoming
 from mcs.services.paging import At, Order, Page, turn
 from mcs.services.transactions import writing
+from mcs.services.unknown import Unknown
 
 PAGE_LENGTH = 25
 SORTS = ("name", "start")
 LONGEST = {"name": 200, "description": 5000, "from_name": 200, "postal_address": 500}
-
-
-class UnknownCampaign(LookupError):
-    """There is no campaign of that id."""
 
 
 class RefusedCampaign(Exception):
@@ -159,10 +156,10 @@ def unarchive(session: Session, now: datetime, queue: JobQueue, campaign_id: int
 
 
 def find(session: Session, campaign_id: int) -> Campaign:
-    """The campaign of that id. Raises UnknownCampaign."""
+    """The campaign of that id. Raises Unknown."""
     campaign = session.get(Campaign, campaign_id)
     if campaign is None:
-        raise UnknownCampaign(campaign_id)
+        raise Unknown(f"campaign {campaign_id}")
     return campaign
 
 
@@ -233,7 +230,7 @@ def listing(
 
 
 def overview(session: Session, now: datetime, campaign_id: int) -> Overview:
-    """The campaign's page. Raises UnknownCampaign."""
+    """The campaign's page. Raises Unknown."""
     campaign = find(session, campaign_id)
     coming = outlook.upcoming(session, now, campaign_id=campaign_id)
     return Overview(

@@ -3,7 +3,7 @@
 from functools import cache
 from zoneinfo import available_timezones
 
-from flask import Blueprint, abort, flash, redirect, render_template, request
+from flask import Blueprint, flash, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 from flask_wtf import FlaskForm
@@ -13,7 +13,7 @@ from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Campaign
 from mcs.services import campaigns
-from mcs.services.campaigns import Fields, RefusedCampaign, UnknownCampaign
+from mcs.services.campaigns import Fields, RefusedCampaign
 from mcs.web.forms import complain
 from mcs.web.frame import number, plural
 from mcs.web.parts import Day, id_in, line, lines, place, queue, searched, settings, word
@@ -55,11 +55,6 @@ def accepted(form: CampaignForm) -> Fields | None:
                 complain(form, name, reason)
         return None
     return fields if parsed else None
-
-
-@bp.errorhandler(UnknownCampaign)
-def not_there(_error: UnknownCampaign) -> ResponseReturnValue:
-    return abort(404)
 
 
 @bp.get("/")

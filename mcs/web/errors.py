@@ -6,6 +6,8 @@ from flask import Flask, render_template
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
+from mcs.services.unknown import Unknown
+
 
 @dataclass(frozen=True)
 class Page:
@@ -41,6 +43,7 @@ CSRF_PAGE = Page(
 def init_app(app: Flask) -> None:
     """Register a page for each of the errors above."""
     app.register_error_handler(HTTPException, show_error)
+    app.register_error_handler(Unknown, lambda error: answer(PAGES[404], 404))
     app.register_error_handler(CSRFError, lambda error: answer(CSRF_PAGE, 400))
 
 
