@@ -9,6 +9,7 @@ from flask_login import current_user
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as WerkzeugResponse
 from wtforms import HiddenField, RadioField
+from wtforms.fields.choices import SelectChoice
 from wtforms.validators import InputRequired, Length
 
 from mcs.core import walltime, words
@@ -66,7 +67,9 @@ class ScenarioForm(FlaskForm):
         Length(max=SOURCE_LIMIT, message=f"Content has up to {SOURCE_LIMIT:,} characters."),
     )
     format = RadioField(
-        "Format", choices=[("text", "Plain text"), ("markdown", "Markdown")], default="text"
+        "Format",
+        choices=[SelectChoice("text", "Plain text"), SelectChoice("markdown", "Markdown")],
+        default="text",
     )
     date = Day("Date")
     time = TimeOfDay("Time")

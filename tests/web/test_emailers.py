@@ -1,0 +1,177 @@
+"""What Olga sees of a sending, and what she can do to it: Ann, Bob, and Charlie who left."""
+
+from datetime import date, datetime, time, timedelta
+
+import pytest
+from flask import Flask
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from mcs.gateways import clock
+from mcs.gateways.jobqueue import JobQueue
+from mcs.models import Delivery, Emailer, Slice, Suppression
+from mcs.services import emailers, planning
+from tests.people import add_campaign, add_contact, add_scenario
+from tests.web.visitor import Visitor, words
+
+LIMIT = timedelta(hours=2)
+
+
+@pytest.fixture(autouse=True)
+def at_monday(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
+    monkeypatch.setattr(clock, "now", lambda: now)
+
+
+@pytest.fixture
+def queue(app: Flask) -> JobQueue:
+    queue: JobQueue = app.extensions["jobqueue"]
+    return queue
+
+
+@pytest.fixture
+def planned(session: Session, queue: JobQueue, now: datetime) -> int:
+    """An emailer for 10:00 Berlin, which is now; Charlie unsubscribed before."""
+    campaign = add_campaign(session, name="Autumn sale")
+    for name in ("Ann", "Bob", "Charlie"):
+        add_contact(session, campaign, name)
+    session.add(
+        Suppression(email_key="charlie@people.example", reason="unsubscribed", created_at=now)
+    )
+    session.commit()
+    add_scenario(session, campaign, name="Opening")
+    (emailer_id,) = planning.plan_campaign(session, now, queue, campaign.id)
+    return emailer_id
+
+
+@pytest.fixture
+def sending(session: Session, queue: JobQueue, now: datetime, planned: int) -> int:
+    """Sending, and Ann has got hers."""
+    emailers.send(session, now, queue, planned, LIMIT)
+    part = session.scalars(select(Slice)).one()
+    ann = session.scalars(select(Delivery).order_by(Delivery.id).limit(1)).one()
+    ann.state, ann.sent_at, ann.attempts = "sent", now, 1
+    ann.reply_code, ann.reply_text = 250, "2.0.0 Ok: queued as 4F1A"
+    part.pending, part.sent = part.pending - 1, 1
+    session.commit()
+    return planned
+
+
+def state(session: Session, emailer_id: int) -> str:
+    session.rollback()
+    return session.get_one(Emailer, emailer_id, populate_existing=True).state
+
+
+def test_the_numbers_are_shown_as_a_sum(olga: Visitor, sending: int) -> None:
+    page = words(olga.get(f"/emailers/{sending}"))
+    assert "3 recipients = 1 sent + 0 failed + 1 skipped + 0 in doubt + 1 still to go" in page
+    assert "Skipped: 1 unsubscribed." in page
+    assert "Began Mon 23 Nov 2026, 10:00 Berlin , on time." in page
+
+
+def test_the_ledger_says_what_became_of_each(olga: Visitor, sending: int) -> None:
+    path = f"/emailers/{sending}"
+    page = words(olga.get(path))
+    assert "250 2.0.0 Ok: queued as 4F1A" in page
+    for query, seen in (
+        ("outcome=sent", {"Ann"}),
+        ("outcome=skipped", {"Charlie"}),
+        ("outcome=pending", {"Bob"}),
+        ("outcome=failed", set()),
+        ("q=BOB@people", {"Bob"}),
+        ("q=charl", {"Charlie"}),
+        ("q=%25", set()),
+        ("outcome=nonsense", {"Ann", "Bob", "Charlie"}),
+    ):
+        text = olga.get(f"{path}?{query}").text
+        found = {name for name in ("Ann", "Bob", "Charlie") if f">{name}</a>" in text}
+        assert found == seen, query
+
+
+def test_the_part_that_is_polled_stops_when_it_is_over(
+    olga: Visitor, session: Session, queue: JobQueue, now: datetime, sending: int
+) -> None:
+    assert (
+        f'data-poll="/emailers/{sending}/progress"'
+        in olga.get(f"/emailers/{sending}/progress").text
+    )
+    emailers.cancel(session, now, sending)
+    part = olga.get(f"/emailers/{sending}/progress")
+    assert "data-poll" not in part.text and "<html" not in part.text
+
+
+def test_pause_and_resume(olga: Visitor, session: Session, sending: int) -> None:
+    path = f"/emailers/{sending}"
+    olga.get(path)
+    answer = olga.post(f"{path}/pause")
+    assert (answer.status_code, answer.location) == (303, path)
+    assert state(session, sending) == "paused"
+    assert olga.post(f"{path}/pause").status_code == 409
+    assert olga.post(f"{path}/resume").status_code == 303
+    assert state(session, sending) == "sending"
+
+
+def test_cancel_says_the_consequence_in_numbers_first(
+    olga: Visitor, session: Session, sending: int
+) -> None:
+    path = f"/emailers/{sending}"
+    asked = words(olga.get(f"{path}/cancel"))
+    assert "1 contact already got it; that cannot be taken back." in asked
+    assert "1 contact still to go will not get it." in asked
+    assert state(session, sending) == "sending"
+    assert olga.post(f"{path}/cancel").status_code == 303
+    assert state(session, sending) == "cancelled"
+    page = words(olga.get(path))
+    assert "3 recipients = 1 sent + 0 failed + 2 skipped + 0 in doubt + 0 still to go" in page
+
+
+@pytest.fixture
+def missed(session: Session, queue: JobQueue, now: datetime, planned: int) -> int:
+    emailers.send(session, now + timedelta(hours=3), queue, planned, LIMIT)
+    assert state(session, planned) == "missed"
+    return planned
+
+
+def test_a_missed_one_can_be_sent_now(olga: Visitor, session: Session, missed: int) -> None:
+    page = words(olga.get(f"/emailers/{missed}"))
+    assert "It was missed. What now?" in page
+    assert olga.post(f"/emailers/{missed}/send-now").status_code == 303
+    assert state(session, missed) == "sending"
+
+
+def test_a_missed_one_can_have_a_new_time(olga: Visitor, session: Session, missed: int) -> None:
+    path = f"/emailers/{missed}/new-time"
+    olga.get(f"/emailers/{missed}")
+    for fields in (
+        {},
+        {"date": "2026-11-24", "time": "x"},
+        {"date": "2026-12-24", "time": "10:00"},
+    ):
+        assert olga.post(path, fields).status_code == 422
+    assert olga.post(path, {"date": "2026-11-24", "time": "11:30"}).status_code == 303
+    assert state(session, missed) == "planned"
+    scenario = session.get_one(Emailer, missed).scenario
+    assert (scenario.date, scenario.time) == (date(2026, 11, 24), time(11, 30))
+
+
+def test_a_missed_one_can_be_skipped(olga: Visitor, session: Session, missed: int) -> None:
+    olga.get(f"/emailers/{missed}")
+    assert olga.post(f"/emailers/{missed}/skip").status_code == 303
+    assert state(session, missed) == "cancelled"
+
+
+def test_the_list_is_filtered(olga: Visitor, sending: int) -> None:
+    assert "Opening" in words(olga.get("/emailers/"))
+    assert "Opening" in words(olga.get("/emailers/?state=sending&q=autumn"))
+    assert "No emailer matches" in words(olga.get("/emailers/?state=missed"))
+
+
+@pytest.mark.parametrize("verb", ["", "/progress", "/cancel"])
+def test_what_is_not_there_is_not_found(olga: Visitor, verb: str) -> None:
+    assert olga.get(f"/emailers/77{verb}").status_code == 404
+    assert olga.get(f"/emailers/99999999999999999999{verb}").status_code == 404
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "cancel", "send-now", "skip", "new-time"])
+def test_nothing_is_done_to_what_is_not_there(olga: Visitor, verb: str) -> None:
+    olga.get("/emailers/")
+    assert olga.post(f"/emailers/77/{verb}").status_code == 404
