@@ -12,8 +12,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from mcs.core.addresses import tombstone_key
-from mcs.core.columns import with_uses
-from mcs.core.tables import BadFile, Entry, Layout, Rejection, Row, Sniffer, people, rows
+from mcs.core.columns import OUR_COLUMNS, with_uses
+from mcs.core.tables import (
+    BadFile,
+    Entry,
+    Layout,
+    Rejection,
+    Row,
+    Sniffer,
+    people,
+    rows,
+    safe_cell,
+)
 from mcs.models import (
     Base,
     Batch,
@@ -25,7 +35,9 @@ from mcs.models import (
     UtcDateTime,
 )
 from mcs.models.sql import among
+from mcs.services.paging import At, Page, by_id, turn
 from mcs.services.transactions import writing
+from mcs.services.unknown import Unknown
 
 LARGEST_FILE = 200 * 1024 * 1024
 CHUNK = 256 * 1024
@@ -36,6 +48,7 @@ LEASE = timedelta(seconds=60)
 _CONTACTS = Base.metadata.tables["contacts"]
 _PLACES = Base.metadata.tables["batch_contacts"]
 
+REJECTED_PER_PAGE = 100
 IMPORT_JOB = "mcs.jobs.import_contacts"
 
 
@@ -128,6 +141,47 @@ def confirm(
         upload.state = "waiting"
         size = upload.size
     _begin(session, now, queue, import_id, size, secret)
+
+
+def find(session: Session, import_id: int) -> Import:
+    """An import. Raises Unknown."""
+    found = session.get(Import, import_id)
+    if found is None:
+        raise Unknown(f"import {import_id}")
+    return found
+
+
+def latest(session: Session, campaign_id: int) -> list[Import]:
+    """The campaign's last uploads, the latest first."""
+    query = select(Import).where(Import.campaign_id == campaign_id)
+    return list(session.scalars(query.order_by(Import.id.desc()).limit(10)))
+
+
+def rejected(session: Session, import_id: int, at: At) -> Page[RejectedRow]:
+    """The rows that were not taken, in the order of the file, a page of them."""
+    query = select(RejectedRow).where(RejectedRow.import_id == import_id)
+    order = by_id(RejectedRow.id, descending=False)
+    return turn(session, query, order, at, REJECTED_PER_PAGE, lambda row: row, lambda row: row.id)
+
+
+def rejected_table(session: Session, import_id: int) -> Iterator[list[str]]:
+    """The rejected rows as a table to correct and upload again: our columns, then the file's own.
+
+    Safe to open in a spreadsheet: no cell is a formula. Reads in pieces.
+    """
+    layout = Layout.from_json(find(session, import_id).mapping)
+    ours = len(OUR_COLUMNS) if layout.corrected else 0
+    yield [*OUR_COLUMNS, *(safe_cell(column.title) for column in layout.columns[ours:])]
+    last = 0
+    query = select(RejectedRow).where(RejectedRow.import_id == import_id)
+    while piece := session.scalars(
+        query.where(RejectedRow.id > last).order_by(RejectedRow.id).limit(SLICE)
+    ).all():
+        for row in piece:
+            reason = f"{row.field}: {row.reason}" if row.field else row.reason
+            yield [str(row.line), safe_cell(reason), *map(safe_cell, row.cells[ours:])]
+        last = piece[-1].id
+        session.expunge_all()
 
 
 def preview(session: Session, import_id: int, count: int) -> list[Row]:

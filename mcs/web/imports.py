@@ -1,0 +1,172 @@
+"""Imports: upload a CSV to a campaign, review it, watch it, and mend what was not taken."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+
+from flask import Blueprint, abort, flash, redirect, render_template, request, send_file
+from flask.typing import ResponseReturnValue
+from flask_wtf import FlaskForm
+from flask_wtf.file import FileField
+from werkzeug.datastructures import FileStorage
+
+from mcs.config import ROOT
+from mcs.core.columns import USES, WORDS
+from mcs.core.tables import DELIMITERS, BadFile, Layout
+from mcs.extensions import db
+from mcs.gateways import clock
+from mcs.models import Import
+from mcs.services import campaigns, imports
+from mcs.services.campaigns import UnknownCampaign
+from mcs.services.unknown import Unknown
+from mcs.web.forms import complain
+from mcs.web.frame import plural
+from mcs.web.parts import id_in, place, queue, settings
+
+bp = Blueprint("imports", __name__)
+
+ONE = id_in("/imports/{import_id}")
+PREVIEW_ROWS = 6
+ENCODINGS = {"utf-8-sig": "UTF-8", "cp1252": "Windows (cp1252)"}
+
+
+class UploadForm(FlaskForm):
+    """One file; ``review`` comes beside it, from our own page only."""
+
+    file = FileField("CSV file")
+
+
+@bp.errorhandler(Unknown)
+@bp.errorhandler(UnknownCampaign)
+def not_there(_error: LookupError) -> ResponseReturnValue:
+    return abort(404)
+
+
+@bp.route(id_in("/campaigns/{campaign_id}") + "/contacts/upload", methods=["GET", "POST"])
+def upload(campaign_id: int) -> ResponseReturnValue:
+    campaign = campaigns.find(db.session(), campaign_id)
+    form = UploadForm()
+    if form.validate_on_submit():
+        import_id = _taken(form, campaign_id)
+        if import_id is not None:
+            return redirect(f"/imports/{import_id}", 303)
+    page = render_template(
+        "imports/upload.html",
+        form=form,
+        campaign=campaign,
+        latest=imports.latest(db.session(), campaign_id),
+    )
+    return (page, 422) if form.errors else page
+
+
+def _taken(form: UploadForm, campaign_id: int) -> int | None:
+    """The import's id, or None with the complaint at the form's field."""
+    file = form.file.data
+    if not isinstance(file, FileStorage) or not file.filename:
+        complain(form, "file", "Choose a CSV file.")
+        return None
+    try:
+        return imports.upload(
+            db.session(),
+            clock.now(),
+            queue(),
+            campaign_id,
+            file.filename,
+            _pieces(file),
+            bool(request.form.get("review")),
+            secret=settings().secret_key,
+        )
+    except BadFile as bad:
+        complain(form, "file", bad.reason)
+        return None
+
+
+def _pieces(file: FileStorage) -> Iterator[bytes]:
+    while piece := file.stream.read(imports.CHUNK):
+        yield piece
+
+
+@bp.get(ONE)
+def show(import_id: int) -> str:
+    found = imports.find(db.session(), import_id)
+    if found.state == "review":
+        return _review(found)
+    return render_template(
+        "imports/show.html",
+        form=UploadForm(),
+        found=found,
+        campaign=found.campaign,
+        rejected=imports.rejected(db.session(), import_id, place()),
+        layout=Layout.from_json(found.mapping),
+    )
+
+
+def _review(found: Import, error: str = "", uses: list[str] | None = None) -> str:
+    layout = Layout.from_json(found.mapping)
+    return render_template(
+        "imports/review.html",
+        form=FlaskForm(),
+        found=found,
+        campaign=found.campaign,
+        layout=layout,
+        encoding=ENCODINGS.get(layout.encoding, layout.encoding.upper()),
+        delimiter=DELIMITERS[layout.delimiter],
+        uses=uses or [column.use for column in layout.columns],
+        choices=[(use, WORDS[use]) for use in USES],
+        sample=imports.preview(db.session(), found.id, PREVIEW_ROWS),
+        exact=found.size <= imports.INLINE,
+        error=error,
+    )
+
+
+@bp.post(f"{ONE}/confirm")
+def confirm(import_id: int) -> ResponseReturnValue:
+    found = imports.find(db.session(), import_id)
+    uses = request.form.getlist("use")
+    try:
+        imports.confirm(
+            db.session(), clock.now(), queue(), import_id, uses, secret=settings().secret_key
+        )
+    except ValueError as refusal:
+        known = uses if len(uses) == len(found.mapping["columns"]) else None
+        return _review(found, str(refusal), known), 422
+    except imports.NotInReview:
+        flash("This file was confirmed before. Here is what became of it.")
+    return redirect(f"/imports/{import_id}", 303)
+
+
+@bp.get(f"{ONE}/progress")
+def progress(import_id: int) -> ResponseReturnValue:
+    """The part of the page that moves; at the end it asks for the whole page once more."""
+    found = imports.find(db.session(), import_id)
+    fragment = render_template("imports/progress.html", found=found)
+    return (fragment, {"HX-Refresh": "true"}) if found.state in ("done", "failed") else fragment
+
+
+@bp.get(f"{ONE}/rejected.csv")
+def rejected(import_id: int) -> ResponseReturnValue:
+    found = imports.find(db.session(), import_id)
+    delimiter = Layout.from_json(found.mapping).delimiter
+    table = imports.rejected_table(db.session(), import_id)
+    headers = {"Content-Disposition": f'attachment; filename="rejected-{import_id}.csv"'}
+    return _csv(table, delimiter), {"Content-Type": "text/csv; charset=utf-8", **headers}
+
+
+def _csv(table: Iterable[list[str]], delimiter: str) -> str:
+    # The byte order mark is how Excel knows UTF-8.
+    text = io.StringIO("\ufeff", newline="")
+    text.seek(0, io.SEEK_END)
+    csv.writer(text, delimiter=delimiter).writerows(table)
+    return text.getvalue()
+
+
+@bp.get("/examples/contacts.csv")
+def example() -> ResponseReturnValue:
+    return send_file(
+        ROOT / "examples" / "contacts.csv", mimetype="text/csv", as_attachment=True, max_age=0
+    )
+
+
+@bp.app_template_filter("rows")
+def rows(count: int | None) -> str:
+    return plural(count or 0, "row")
