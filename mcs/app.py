@@ -3,7 +3,7 @@
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from mcs import config
+from mcs import cli, config
 from mcs.extensions import db, migrate
 from mcs.gateways.jobqueue import JobQueue
 from mcs.gateways.mailserver import MailServerCheck
@@ -38,6 +38,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     errors.init_app(app)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
+    cli.init_app(app)
     with app.app_context():
         configure_engine(db.engine)
     return app

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from mcs.gateways import clock, drain, smtp
 from mcs.runtime import runtime
-from mcs.services import due, emailers, lane, planning
+from mcs.services import due, emailers, imports, lane, planning
 
 
 def plan_day() -> None:
@@ -48,3 +48,10 @@ def deliver_slice(slice_id: int) -> None:
     with here.sessions() as session:
         for emailer_id in worked_on:
             emailers.ring(session, clock.now(), here.queue, emailer_id)
+
+
+def import_contacts(import_id: int) -> None:
+    """Import an uploaded CSV."""
+    here = runtime()
+    with here.sessions() as session:
+        imports.run(session, clock.now, import_id, secret=here.settings.secret_key)

@@ -22,8 +22,8 @@ def main() -> int:
         app = create_app(config.load())
         with app.app_context():
             upgrade()
-            if not users.has_owner(db.session):
-                print(users.new_setup_token(db.session, clock.now()))  # noqa: T201
+            if not users.has_owner(db.session()):
+                print(users.new_setup_token(db.session(), clock.now()))  # noqa: T201
     except config.BadSetting as error:
         return _refuse(str(error))
     except OperationalError as error:

@@ -182,7 +182,7 @@ class _Server(SMTP):
         # Up to each line that ends with a dot: what follows the last one may be the next command.
         while not raw.endswith(b"\r\n.\r\n") and len(raw) <= LARGEST:
             raw += await self._reader.readuntil(b".\r\n")
-        self.envelope.original_content = raw.replace(b"\r\n..", b"\r\n.")[2:-3]
+        self.envelope.original_content = bytes(raw.replace(b"\r\n..", b"\r\n.")[2:-3])
         status = await self.event_handler.handle_DATA(self, self.session, self.envelope)
         self._set_post_data_state()
         await self.push(status)

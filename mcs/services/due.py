@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Emailer
-from mcs.services import deliveries, emailers, planning
+from mcs.services import deliveries, emailers, imports, planning
 
 # A second's worth of work for many workers; what is more is found the next second.
 RINGS = 64
@@ -29,6 +29,8 @@ def tick(session: Session, now: datetime, queue: JobQueue, on_doubt: str) -> Non
         queue.enqueue("mcs.jobs.send_emailer", emailer_id, job_id=f"emailer-{emailer_id}")
     for slice_id in deliveries.due_slices(session, now, RINGS):
         queue.enqueue("mcs.jobs.deliver_slice", slice_id, job_id=f"slice-{slice_id}")
+    for import_id in imports.waiting_imports(session, now):
+        imports.ring(queue, import_id)
 
 
 def due_emailers(session: Session, now: datetime) -> Sequence[int]:

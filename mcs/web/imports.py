@@ -17,7 +17,6 @@ from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Import
 from mcs.services import campaigns, imports
-from mcs.services.campaigns import UnknownCampaign
 from mcs.services.unknown import Unknown
 from mcs.web.forms import complain
 from mcs.web.frame import plural
@@ -37,7 +36,6 @@ class UploadForm(FlaskForm):
 
 
 @bp.errorhandler(Unknown)
-@bp.errorhandler(UnknownCampaign)
 def not_there(_error: LookupError) -> ResponseReturnValue:
     return abort(404)
 

@@ -1,0 +1,203 @@
+"""``flask --app wsgi mcs``: the verbs for a terminal or a script.
+
+Exit codes: 0 done, 1 refused with a sentence on standard error, 2 wrong usage. ``status`` exits
+with 3 when a part that sending needs does not answer.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import date, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+from flask import Flask, current_app
+from flask.cli import AppGroup
+from sqlalchemy.orm import Session
+
+from mcs.config import Settings
+from mcs.core.tables import BadFile
+from mcs.extensions import db
+from mcs.gateways import clock
+from mcs.gateways.jobqueue import JobQueue
+from mcs.models import Campaign, Import
+from mcs.models.users import ROLES
+from mcs.services import due, emailers, imports, planning, status, users
+
+UNWELL = 3
+CHUNK_BYTES = 256 * 1024
+
+group = AppGroup(
+    "mcs", help="MCS, the Market Campaign Scheduler: people, planning, contacts, sendings, status."
+)
+
+
+def init_app(app: Flask) -> None:
+    """Give the app its ``mcs`` commands."""
+    app.cli.add_command(group)
+
+
+@group.command("create-user")
+@click.argument("email")
+@click.option("--role", type=click.Choice(ROLES), default="owner", show_default=True)
+@click.password_option(
+    help="Asked for when left out. Scripts: MCS_PASSWORD.", envvar="MCS_PASSWORD"
+)
+def create_user(email: str, role: str, password: str) -> None:
+    """Make a person who can sign in."""
+    try:
+        users.create_user(db.session(), clock.now(), email, password, role)
+    except users.RefusedUser as refusal:
+        raise click.ClickException(str(refusal)) from None
+    click.echo(f"{email} can sign in as {role}.")
+
+
+@group.command("plan-day")
+@click.option(
+    "--on",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Plan the scenarios of this date, as their campaigns' zones count it.",
+)
+def plan_day(on: datetime | None) -> None:
+    """Plan the sendings of the day: the next 24 hours, or a given date. Twice is harmless."""
+    day: date | None = on.date() if on else None
+    made = planning.plan_day(db.session(), clock.now(), _queue(), day)
+    click.echo(f"{len(made)} planned or moved.")
+
+
+@group.command("tick")
+def tick() -> None:
+    """Look for what is due and ring the workers, as the clock does each second."""
+    due.tick(db.session(), clock.now(), _queue(), _settings().on_doubt)
+
+
+@group.command("import-contacts")
+@click.argument("campaign_id", metavar="CAMPAIGN", type=int)
+@click.argument("file", type=click.File("rb"))
+def import_contacts(campaign_id: int, file: BinaryIO) -> None:
+    """Add the contacts of a CSV FILE (- is standard input) to CAMPAIGN, and wait for the end.
+
+    Rows that cannot be taken are listed with their line, field and reason; the others are kept.
+    """
+    session = db.session()
+    if session.get(Campaign, campaign_id) is None:
+        raise click.ClickException(f"There is no campaign {campaign_id}.")
+    name = "standard input" if file is sys.stdin.buffer else Path(file.name).name
+    try:
+        import_id = imports.upload(
+            session,
+            clock.now(),
+            _queue(),
+            campaign_id,
+            name,
+            _chunks(file),
+            review=False,
+            secret=_settings().secret_key,
+        )
+    except BadFile as bad:
+        raise click.ClickException(bad.reason) from None
+    done = _ended(session, import_id)
+    if done.state == "failed":
+        raise click.ClickException(done.error)
+    click.echo(
+        f"{done.added} added, {done.updated} updated, {done.unchanged} unchanged,"
+        f" {done.rejected} rejected."
+    )
+    for line, reason, *_cells in islice(imports.rejected_table(session, import_id), 1, None):
+        click.echo(f"line {line}: {reason}", err=True)
+
+
+def _ended(session: Session, import_id: int) -> Import:
+    """The import once it has ended: run here, unless a worker has claimed it first."""
+    while True:
+        imports.run(session, clock.now, import_id, secret=_settings().secret_key)
+        session.rollback()
+        found = session.get_one(Import, import_id, populate_existing=True)
+        if found.state in ("done", "failed"):
+            return found
+        time.sleep(0.5)
+
+
+@group.command("status")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
+def show_status(as_json: bool) -> None:
+    """Say what is due, under way and in doubt, and whether every part answers."""
+    found = asdict(status.status(db.session(), _queue().health()))
+    if as_json:
+        click.echo(json.dumps(found, default=datetime.isoformat))
+    else:
+        for name, value in _lines(found):
+            click.echo(f"{name:<20} {value}")
+    if not (found["redis"] and found["workers"] and found["clock"]):
+        sys.exit(UNWELL)
+
+
+@group.command("pause")
+@click.argument("emailer_id", metavar="EMAILER", type=int)
+def pause(emailer_id: int) -> None:
+    """Stop a sending for now; messages on the wire end."""
+    _act(lambda: emailers.pause(db.session(), clock.now(), emailer_id))
+    _say_progress(emailer_id)
+
+
+@group.command("resume")
+@click.argument("emailer_id", metavar="EMAILER", type=int)
+def resume(emailer_id: int) -> None:
+    """Go on with a paused sending."""
+    late_limit = timedelta(minutes=_settings().late_limit_minutes)
+    _act(lambda: emailers.resume(db.session(), clock.now(), _queue(), emailer_id, late_limit))
+    _say_progress(emailer_id)
+
+
+@group.command("cancel")
+@click.argument("emailer_id", metavar="EMAILER", type=int)
+@click.confirmation_option(prompt="Stop this sending for good?")
+def cancel(emailer_id: int) -> None:
+    """Stop a sending for good, and say how many it reached."""
+    _act(lambda: emailers.cancel(db.session(), clock.now(), emailer_id))
+    _say_progress(emailer_id)
+
+
+def _act(verb: Callable[[], None]) -> None:
+    try:
+        verb()
+    except emailers.NotPossible as refusal:
+        raise click.ClickException(str(refusal)) from None
+
+
+def _say_progress(emailer_id: int) -> None:
+    progress = emailers.progress(db.session(), emailer_id)
+    click.echo(
+        f"{progress.state}: {progress.sent} of {progress.recipients} sent,"
+        f" {progress.to_go} to go, {progress.skipped} skipped, {progress.failed} failed,"
+        f" {progress.in_doubt} in doubt."
+    )
+
+
+def _lines(found: dict[str, object]) -> Iterator[tuple[str, object]]:
+    for name, value in found.items():
+        if isinstance(value, dict):
+            yield from ((f"{name} {key}", number) for key, number in value.items())
+        elif isinstance(value, bool):
+            yield name, "alive" if value else "does not answer"
+        else:
+            yield name.replace("_", " "), "-" if value is None else value
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk
+
+
+def _queue() -> JobQueue:
+    queue: JobQueue = current_app.extensions["jobqueue"]
+    return queue
+
+
+def _settings() -> Settings:
+    settings: Settings = current_app.config["SETTINGS"]
+    return settings
