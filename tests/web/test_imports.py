@@ -146,6 +146,7 @@ def test_a_large_file_shows_its_progress(
     assert 'http-equiv="refresh"' in page.text
     assert "HX-Refresh" not in olga.get(f"{location}/progress").headers
     import_id = int(location.rpartition("/")[2])
+    session.rollback()
     uploaded = session.get_one(Import, import_id).created_at
     imports.run(session, lambda: uploaded + timedelta(seconds=1), import_id, secret="s")
     assert olga.get(f"{location}/progress").headers["HX-Refresh"] == "true"
