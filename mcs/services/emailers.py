@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Insert, case, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
+from mcs.core import retries
 from mcs.core.states import EMAILER_MOVES, may_move
 from mcs.core.walltime import instant
 from mcs.gateways.jobqueue import JobQueue
@@ -55,6 +56,15 @@ class Progress:
     def late_by(self) -> timedelta | None:
         """How long after its instant it started."""
         return None if self.started_at is None else self.started_at - self.scheduled_at
+
+
+@dataclass(frozen=True)
+class Retrying:
+    """How many messages wait for another try, when the next one is, and when trying ends."""
+
+    number: int
+    next_at: datetime | None
+    give_up_at: datetime
 
 
 def send(
@@ -259,6 +269,28 @@ def progress(session: Session, emailer_id: int) -> Progress:
         next_due_at=next_due_at,
         notice=emailer.notice,
     )
+
+
+def retrying(session: Session, now: datetime, emailer_id: int) -> Retrying:
+    """The emailer's messages that wait for another try, as their slices know it."""
+    number, next_at = session.execute(
+        select(func.coalesce(func.sum(Slice.pending), 0), func.min(Slice.due_at)).where(
+            Slice.emailer_id == emailer_id,
+            Slice.pending > 0,
+            Slice.claim_token.is_(None),
+            Slice.due_at > now,
+        )
+    ).one()
+    return Retrying(int(number), next_at, give_up_at(session.get_one(Emailer, emailer_id)))
+
+
+def give_up_at(emailer: Emailer) -> datetime:
+    """When trying ends: a day after the start, never past the campaign's last day."""
+    campaign = emailer.scenario.campaign
+    last_moment = instant(
+        campaign.end_date + timedelta(days=1), time.min, ZoneInfo(campaign.timezone)
+    )
+    return retries.give_up_at(emailer.started_at or emailer.scheduled_at, last_moment)
 
 
 def note(session: Session, emailer_id: int, notice: str) -> None:
