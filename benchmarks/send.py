@@ -11,9 +11,11 @@ import argparse
 import math
 import platform
 import shutil
+import signal
 import smtplib
 import statistics
 import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -48,6 +50,7 @@ def main() -> None:
     only = set(asked.only or ("sqlite", "postgres", "peers", "latency"))
     print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, Python {platform.python_version()},", end=" ")
     print(f"{_cores()} cores; smtp-sink on loopback; median of {asked.runs} runs")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with Stage() as stage:
         stage.redis()
         port = stage.sink()

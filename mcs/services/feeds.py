@@ -78,7 +78,10 @@ def feed(session: Session, now: datetime, claim: Claim, prepared: Issue, lease: 
 def compose(feed: Feed, due: Due, now: datetime) -> Letter | Outcome:
     """The letter for one delivery; or, for a contact that none can be made for, its failure."""
     try:
-        message = feed.issue.composer.compose(letters.person(due, feed.issue.links), now)
+        # By the second, which is all a Date says: so the composer writes it once a second.
+        message = feed.issue.composer.compose(
+            letters.person(due, feed.issue.links), now.replace(microsecond=0)
+        )
     except CannotCompose as error:
         return Outcome(due.id, "failed", now, reason=f"no message could be made: {error.reason}")
     return Letter(feed, due, message)

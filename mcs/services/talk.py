@@ -72,9 +72,9 @@ class Talk:
                     self.trouble = str(error)
                 break
             if refusal is not None:
-                verdict, reply = refusal
+                attempt, verdict, reply = refusal
                 await self._post.refuse(
-                    answered, letter, outcome(letter, verdict, reply, self._post)
+                    answered, letter, outcome(letter, attempt, verdict, reply)
                 )
                 answered = None
                 await self._post.heed(letter, verdict, str(reply))
@@ -104,10 +104,13 @@ class Talk:
     def _cannot_carry(self, letter: Letter) -> bool:
         return letter.message.needs_smtputf8 and not self._connection.offers.smtputf8
 
-    async def _hear_envelope(self, letter: Letter) -> tuple[Verdict, Reply | None] | None:
+    async def _hear_envelope(
+        self, letter: Letter
+    ) -> tuple[Attempt, Verdict, Reply | None] | None:
         """None when the server waits for the content; else its refusal, and what that means."""
         if self._cannot_carry(letter):
-            return Verdict("failed", "the mail server takes no such address (SMTPUTF8)"), None
+            verdict = Verdict("failed", "the mail server takes no such address (SMTPUTF8)")
+            return self._post.attempt(letter), verdict, None
         refusal: tuple[Stage, Reply] | None = None
         for stage in (Stage.MAIL, Stage.RCPT, Stage.DATA):
             if not self._pipelining:
@@ -124,7 +127,8 @@ class Talk:
                 await self._connection.dot_reply()
         if refusal is None:
             return None
-        return judge(*refusal, self._post.attempt(letter)), refusal[1]
+        attempt = self._post.attempt(letter)
+        return attempt, judge(*refusal, attempt), refusal[1]
 
     def _say(self, stage: Stage, letter: Letter) -> None:
         if stage is Stage.RCPT:
@@ -166,22 +170,24 @@ class Talk:
             if following is not None:
                 self._post.put_back(following)
             self.trouble = str(error)
-            verdict = cut_off(error.dot_left, self._post.on_doubt, self._post.attempt(letter))
-            return (letter.feed, outcome(letter, verdict, None, self._post)), None
-        verdict = judge(Stage.DOT, reply, self._post.attempt(letter))
+            attempt = self._post.attempt(letter)
+            verdict = cut_off(error.dot_left, self._post.on_doubt, attempt)
+            return (letter.feed, outcome(letter, attempt, verdict, None)), None
+        attempt = self._post.attempt(letter)
+        verdict = judge(Stage.DOT, reply, attempt)
         if verdict.scope is not None:
             await self._post.heed(letter, verdict, str(reply))
         if following is not None and not self._pipelining:
             self._introduce(following)
-        return (letter.feed, outcome(letter, verdict, reply, self._post)), following
+        return (letter.feed, outcome(letter, attempt, verdict, reply)), following
 
 
-def outcome(letter: Letter, verdict: Verdict, reply: Reply | None, post: Post) -> Outcome:
+def outcome(letter: Letter, attempt: Attempt, verdict: Verdict, reply: Reply | None) -> Outcome:
     """The ledger's words for a verdict."""
     return Outcome(
         delivery_id=letter.due.id,
         state=verdict.state,
-        at=post.attempt(letter).at,
+        at=attempt.at,
         reason=verdict.reason,
         reply_code=reply.code if reply else None,
         reply_text=reply.text if reply else "",
