@@ -109,9 +109,7 @@ def _at_latency(stage: Stage, port: int) -> None:
         print(f"{name:32}{rate:>9.1f}{each:>9.1f}{each / peer:>7.2f}{3.7:>7}", flush=True)
 
 
-def mcs(
-    here: Installation, campaign_id: int, workers: int, port: int, connections: int
-) -> float:
+def mcs(here: Installation, campaign_id: int, workers: int, port: int, connections: int) -> float:
     """From the instant an emailer is due to the one its ledger is complete."""
     with here.working(workers, port, connections):
         second = math.ceil(time.time() + 1.5)

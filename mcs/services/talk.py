@@ -9,9 +9,9 @@ from typing import Protocol
 from mcs.core.outcomes import Attempt, Scope, Stage, Verdict, cut_off, judge
 from mcs.core.smtp import Reply
 from mcs.gateways.smtp import Connection, Disconnected
-from mcs.services.deliveries import Outcome
 from mcs.services.feeds import Letter
 from mcs.services.recorder import Told
+from mcs.services.steps import Outcome
 
 # Servers dislike endless connections; a new one costs three round trips in a hundred.
 LETTERS_PER_CONNECTION = 100
@@ -48,13 +48,17 @@ class Post(Protocol):
 
 
 class Talk:
-    """One connection's letters. ``trouble`` says afterwards why it is no good, if it is not."""
+    """One connection's letters.
+
+    Afterwards ``trouble`` says why the server wants no more, if so; ``cut`` why it broke off.
+    """
 
     def __init__(self, connection: Connection, post: Post) -> None:
         self._connection = connection
         self._post = post
         self._pipelining = connection.offers.pipelining
         self.trouble = ""
+        self.cut = ""
         self.carried = 0
 
     async def converse(self, first: Letter) -> None:
@@ -66,16 +70,21 @@ class Talk:
             try:
                 refusal = await self._hear_envelope(letter)
             except Disconnected as error:
-                self._post.put_back(letter)
-                # Between letters a server may simply end a connection (Yahoo does): no attempt.
-                if not self.carried:
-                    self.trouble = str(error)
+                if self.carried:
+                    # Between letters a server may simply end a connection (Yahoo does): no attempt.
+                    self._post.put_back(letter)
+                    break
+                # On a fresh connection it may be this very letter that ends it: an attempt, so
+                # that the others get their turn.
+                self.cut = str(error)
+                attempt = self._post.attempt(letter)
+                verdict = cut_off(False, self._post.on_doubt, attempt)
+                await self._post.refuse(None, letter, outcome(letter, attempt, verdict, None))
+                await self._post.heed(letter, verdict, str(error))
                 break
             if refusal is not None:
                 attempt, verdict, reply = refusal
-                await self._post.refuse(
-                    answered, letter, outcome(letter, attempt, verdict, reply)
-                )
+                await self._post.refuse(answered, letter, outcome(letter, attempt, verdict, reply))
                 answered = None
                 await self._post.heed(letter, verdict, str(reply))
                 letter = await self._after_refusal(verdict, str(reply))
@@ -104,9 +113,7 @@ class Talk:
     def _cannot_carry(self, letter: Letter) -> bool:
         return letter.message.needs_smtputf8 and not self._connection.offers.smtputf8
 
-    async def _hear_envelope(
-        self, letter: Letter
-    ) -> tuple[Attempt, Verdict, Reply | None] | None:
+    async def _hear_envelope(self, letter: Letter) -> tuple[Attempt, Verdict, Reply | None] | None:
         """None when the server waits for the content; else its refusal, and what that means."""
         if self._cannot_carry(letter):
             verdict = Verdict("failed", "the mail server takes no such address (SMTPUTF8)")
@@ -158,7 +165,9 @@ class Talk:
         if self._post.expired(letter):
             # Frozen between the commit and here: somebody else has taken the slice over.
             self._connection.close()
-            return None, None
+            at = self._post.attempt(letter).at
+            unsent = Outcome(letter.due.id, "pending", at, "the worker was held up before it began")
+            return (letter.feed, unsent), None
         self._connection.content(letter.message.data)
         self.carried += 1
         following = self._post.take() if self.carried < LETTERS_PER_CONNECTION else None
@@ -169,9 +178,10 @@ class Talk:
         except Disconnected as error:
             if following is not None:
                 self._post.put_back(following)
-            self.trouble = str(error)
+            self.cut = str(error)
             attempt = self._post.attempt(letter)
             verdict = cut_off(error.dot_left, self._post.on_doubt, attempt)
+            await self._post.heed(letter, verdict, str(error))
             return (letter.feed, outcome(letter, attempt, verdict, None)), None
         attempt = self._post.attempt(letter)
         verdict = judge(Stage.DOT, reply, attempt)
