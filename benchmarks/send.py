@@ -11,9 +11,11 @@ import argparse
 import math
 import platform
 import shutil
+import signal
 import smtplib
 import statistics
 import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -48,6 +50,7 @@ def main() -> None:
     only = set(asked.only or ("sqlite", "postgres", "peers", "latency"))
     print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, Python {platform.python_version()},", end=" ")
     print(f"{_cores()} cores; smtp-sink on loopback; median of {asked.runs} runs")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with Stage() as stage:
         stage.redis()
         port = stage.sink()
@@ -106,9 +109,7 @@ def _at_latency(stage: Stage, port: int) -> None:
         print(f"{name:32}{rate:>9.1f}{each:>9.1f}{each / peer:>7.2f}{3.7:>7}", flush=True)
 
 
-def mcs(
-    here: Installation, campaign_id: int, workers: int, port: int, connections: int
-) -> float:
+def mcs(here: Installation, campaign_id: int, workers: int, port: int, connections: int) -> float:
     """From the instant an emailer is due to the one its ledger is complete."""
     with here.working(workers, port, connections):
         second = math.ceil(time.time() + 1.5)
