@@ -20,6 +20,8 @@ from mcs.services.transactions import writing
 SLICE_SIZE = 2000
 # More rings than workers would only wake them for nothing; the clock rings again each second.
 RINGS = 16
+# What a server says may be longer than the column for it.
+LONGEST_NOTICE = 500
 
 
 class NotPossible(Exception):
@@ -119,6 +121,9 @@ def resume(
             _move(session, now, emailer_id, "missed", user_id, notice=_too_late(emailer, now))
             return
         _move(session, now, emailer_id, "sending", user_id)
+        # One letter at a time, until it is seen that the server is well again.
+        emailer.cuts = min(emailer.cuts, 1)
+        session.flush()
         _wake(session, now, emailer_id)
     ring(session, now, queue, emailer_id)
 
@@ -258,11 +263,23 @@ def progress(session: Session, emailer_id: int) -> Progress:
 
 def note(session: Session, emailer_id: int, notice: str) -> None:
     """Say on a sending emailer's page what holds it up; empty when all is well again."""
+    notice = notice[:LONGEST_NOTICE]
     with writing(session):
         session.execute(
             update(Emailer)
             .where(Emailer.id == emailer_id, Emailer.state == "sending", Emailer.notice != notice)
             .values(notice=notice)
+            .execution_options(synchronize_session=False)
+        )
+
+
+def note_cuts(session: Session, emailer_id: int, cuts: int) -> None:
+    """Remember, for whichever worker goes on, how often in a row the server broke off."""
+    with writing(session):
+        session.execute(
+            update(Emailer)
+            .where(Emailer.id == emailer_id, Emailer.cuts != cuts)
+            .values(cuts=cuts)
             .execution_options(synchronize_session=False)
         )
 
@@ -380,7 +397,7 @@ def _move(
     emailer = _locked(session, emailer_id)
     if not may_move(EMAILER_MOVES, emailer.state, state):
         raise NotPossible(_refusal(emailer.state, state))
-    emailer.state, emailer.notice = state, notice
+    emailer.state, emailer.notice = state, notice[:LONGEST_NOTICE]
     session.add(
         AuditEntry(
             at=now,
@@ -423,9 +440,10 @@ def _refuse_incomplete(emailer: Emailer) -> None:
 
 
 def _skip_rest(session: Session, emailer_id: int) -> None:
+    # The slices with messages in flight too: one that is put back after this reads "cancelled".
     session.execute(
         select(Slice.id)
-        .where(Slice.emailer_id == emailer_id, Slice.pending > 0)
+        .where(Slice.emailer_id == emailer_id, Slice.pending + Slice.sending > 0)
         .order_by(Slice.id)
         .with_for_update()
     )

@@ -232,6 +232,7 @@ def upgrade():
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("notice", sa.String(length=500), nullable=False),
+        sa.Column("cuts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(
             "state IN ('planned', 'sending', 'paused', 'sent', 'cancelled', 'missed')",
