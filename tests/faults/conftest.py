@@ -38,8 +38,8 @@ def world(database_url: str, tmp_path: Path) -> Iterator[Begin]:
     """A function that makes a world, not begun; its environment can be added to."""
     made: list[World] = []
 
-    def make(url: str = "", **environ: str) -> World:
-        made.append(World(url or database_url, tmp_path, environ, database_url))
+    def make(url: str = "", direct: str = "", **environ: str) -> World:
+        made.append(World(url or database_url, tmp_path, environ, direct or database_url))
         return made[-1]
 
     yield make

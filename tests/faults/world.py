@@ -125,6 +125,7 @@ class World:
         return len(horses)
 
     def end(self) -> None:
+        """Leave nothing behind; a second time does nothing."""
         for process in self.processes.values():
             for child in _children(process.pid):
                 with contextlib.suppress(psutil.NoSuchProcess):
