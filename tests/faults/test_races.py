@@ -133,8 +133,7 @@ def _meddle(here: World, kind: int, number: int) -> None:
     email = f"p{number}@people.example"
     with here.sessions() as session:
         if kind == 2:
-            campaign = session.get_one(Campaign, here.campaign_id)
-            add_contact(session, campaign, f"New{number}")
+            add_contact(session, here.campaign(session), f"New{number}")
         elif kind == 1:
             suppressions.suppress(session, datetime.now(UTC), email, "blocked")
         else:

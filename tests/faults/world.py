@@ -150,11 +150,18 @@ class World:
             add_contacts(session, campaign, number)
             self.campaign_id = campaign.id
 
+    def campaign(self, session: Session) -> Campaign:
+        """The campaign, in a transaction that writes from its beginning (SQLite wants that)."""
+        campaign = session.get_one(Campaign, self.campaign_id)
+        session.commit()
+        session.connection(execution_options={"mcs_writes": True})
+        return campaign
+
     def scenario(self) -> int:
         """A scenario that is due, which the clock finds; the id of its emailer."""
         due = datetime.now(UTC).replace(second=0, microsecond=0)
         with self.sessions() as session:
-            campaign = session.get_one(Campaign, self.campaign_id)
+            campaign = self.campaign(session)
             scenario_id = add_scenario(session, campaign, date=due.date(), time=due.time()).id
         return self._emailer_of(scenario_id)
 
