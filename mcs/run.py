@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         description="Start MCS on this machine: web pages, workers, the clock, and an embedded"
         " Redis and mail catcher where none is named. Ctrl-C stops all of it.",
         epilog="Settings come from the environment: PORT, MCS_WORKERS, MCS_INSTANCE, DATABASE_URL,"
-        " REDIS_URL, MAIL_SERVER and more, see docs/operating.md.",
+        " REDIS_URL, MAIL_SERVER and more.",
     )
     parser.parse_args(arguments)
     try:

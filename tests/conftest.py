@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from mcs import config
 from mcs.app import create_app
+from mcs.extensions import db
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import configure_engine
 from tests.mail import Mailbox, MailServer
@@ -178,8 +179,11 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> config.Settin
 
 
 @pytest.fixture
-def app(settings: config.Settings) -> Flask:
-    return create_app(settings)
+def app(settings: config.Settings) -> Iterator[Flask]:
+    app = create_app(settings)
+    yield app
+    with app.app_context():
+        db.engine.dispose()
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:

@@ -147,6 +147,8 @@ class Sniffer:
             raise BadFile("The file is empty: it has no rows.")
         delimiter, skip = _delimiter(lines)
         sample = _sample(lines[skip:], delimiter)
+        if not sample:
+            raise BadFile("The file is empty: it has no rows.")
         header, columns = _columns(sample)
         if header and len(sample) == 1 and not truncated:
             raise BadFile("There are column names but no rows below them: add the contacts.")

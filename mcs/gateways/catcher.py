@@ -160,7 +160,7 @@ class _Keeper:
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         assert envelope.original_content is not None
-        raw = bytes(envelope.original_content)
+        raw = envelope.original_content
         self.box.add(clock.now(), envelope.mail_from or "", envelope.rcpt_tos, raw)
         return "250 OK kept"
 

@@ -54,6 +54,8 @@ JOBS: dict[str, JobKind] = {
 # A worker says every 5 s that it lives, and that its job does; the clock says so every second.
 HEARTBEAT_SECONDS = 5
 ALIVE_SECONDS = 20
+# Between taking a job from its list and beginning it a worker needs milliseconds.
+BEGIN_SECONDS = 3
 FAILURES_KEPT_SECONDS = 7 * 24 * 3600
 WORKERS_KEY, CLOCKS_KEY = "mcs:workers", "mcs:clocks"
 
@@ -64,13 +66,17 @@ REST_SECONDS = 2.0
 _RING = """
 local job, list, scheduled, failed, queues = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local runs, results = KEYS[6], KEYS[7]
-local id, at, alive_since = ARGV[1], ARGV[2], ARGV[3]
+local id, at, alive_since, taken_since = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local waiting = redis.call('LPOS', list, id)
 if waiting and redis.call('EXISTS', job) == 1 then return 0 end
-local state = redis.call('HMGET', job, 'status', 'last_heartbeat')
+local state = redis.call('HMGET', job, 'status', 'last_heartbeat', 'enqueued_at')
 if state[1] == 'started' and state[2] and state[2] >= alive_since then return 0 end
+-- Taken from the list a moment ago: its worker is about to begin it.
+if at == '' and state[1] == 'queued' and state[3] and state[3] >= taken_since and not waiting then
+    return 0
+end
 redis.call('DEL', job, runs, results)
-redis.call('HSET', job, unpack(ARGV, 4))
+redis.call('HSET', job, unpack(ARGV, 5))
 redis.call('ZREM', failed, id)
 if at ~= '' then
     redis.call('ZADD', scheduled, at, id)
@@ -219,6 +225,7 @@ class JobQueue:
                 job_id,
                 math.ceil(at.timestamp()) if at else "",
                 utcformat(moment - timedelta(seconds=ALIVE_SECONDS)),
+                utcformat(moment - timedelta(seconds=BEGIN_SECONDS)),
                 *fields,
             ],
         )

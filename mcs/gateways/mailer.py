@@ -3,11 +3,14 @@
 Campaign mail has its own lane. This takes seconds at most: somebody waits for the answer.
 """
 
+import re
 import smtplib
 import ssl
 from dataclasses import dataclass
 
 _SECONDS = 8.0
+# What would end the address, or its line, in an SMTP command.
+_BREAKS_OUT = re.compile(r"[\x00-\x20\x7f<>]")
 
 
 class NotSent(Exception):
@@ -37,6 +40,9 @@ def send(
 
     TLS is verified, and STARTTLS is required where it is asked for. Raises NotSent.
     """
+    for address in (envelope_from, envelope_to):
+        if _BREAKS_OUT.search(address):
+            raise NotSent("An address holds what no address may hold: nothing was sent.")
     try:
         with _connected(server) as client:
             return _handed_over(client, envelope_from, envelope_to, message, needs_smtputf8)
@@ -84,9 +90,11 @@ def _handed_over(
 ) -> str:
     if smtputf8 and not client.has_extn("smtputf8"):
         raise smtplib.SMTPNotSupportedError("the address needs SMTPUTF8, which it does not offer.")
-    options = ["SMTPUTF8"] if smtputf8 else []
-    _expect(client.mail(envelope_from, options), (250,))
-    _expect(client.rcpt(envelope_to), (250, 251))
+    # Not client.mail() and rcpt(): smtplib rewrites an address that it cannot read.
+    client.command_encoding = "utf-8" if smtputf8 else "ascii"
+    extension = " SMTPUTF8" if smtputf8 else ""
+    _expect(client.docmd("MAIL", f"FROM:<{envelope_from}>{extension}"), (250,))
+    _expect(client.docmd("RCPT", f"TO:<{envelope_to}>"), (250, 251))
     return _expect(client.data(message), (250,))
 
 

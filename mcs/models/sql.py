@@ -4,9 +4,19 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Dialect, String, Text, bindparam, types
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    ColumnElement,
+    Dialect,
+    String,
+    TableValuedAlias,
+    Text,
+    bindparam,
+    types,
+)
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import GenericFunction
+from sqlalchemy.sql.functions import FunctionElement, GenericFunction
 
 
 class random_hex(GenericFunction[str]):
@@ -68,3 +78,51 @@ def _among_sqlite(element: _among, compiler: Any, **options: Any) -> str:
 def _among_postgresql(element: _among, compiler: Any, **options: Any) -> str:
     column, values = (compiler.process(part, **options) for part in element.clauses)
     return f"{column} = ANY({values})"
+
+
+def records(rows: Sequence[Sequence[str]]) -> TableValuedAlias:
+    """Thousands of rows of texts as one parameter, to select from: ``field(records, 0)`` ...
+
+    Ten times cheaper than a parameter per cell.
+    """
+    return _records(bindparam(None, json.dumps(rows), type_=Text(), unique=True)).table_valued(
+        "value"
+    )
+
+
+def field(rows: TableValuedAlias, place: int, of: types.TypeEngine[Any]) -> ColumnElement[Any]:
+    """A cell of ``records`` as a column: a text, or a text of JSON for a JSON column."""
+    return _field(rows.c.value, place, type_=of)
+
+
+class _records(GenericFunction[Any]):
+    inherit_cache = True
+
+
+@compiles(_records, "sqlite")
+def _records_sqlite(element: _records, compiler: Any, **options: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **options)})"
+
+
+@compiles(_records, "postgresql")
+def _records_postgresql(element: _records, compiler: Any, **options: Any) -> str:
+    return f"json_array_elements(CAST({compiler.process(element.clauses, **options)} AS JSON))"
+
+
+class _field(FunctionElement[Any]):
+    inherit_cache = False
+
+    def __init__(self, value: Any, place: int, type_: types.TypeEngine[Any]) -> None:
+        super().__init__(value)
+        self.place, self.type = place, type_
+
+
+@compiles(_field, "sqlite")
+def _field_sqlite(element: _field, compiler: Any, **options: Any) -> str:
+    return f"json_extract({compiler.process(element.clauses, **options)}, '$[{element.place}]')"
+
+
+@compiles(_field, "postgresql")
+def _field_postgresql(element: _field, compiler: Any, **options: Any) -> str:
+    text = f"{compiler.process(element.clauses, **options)} ->> {element.place}"
+    return f"CAST({text} AS JSON)" if isinstance(element.type, JSON) else f"({text})"

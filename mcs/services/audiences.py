@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Select, Subquery, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
-from mcs.models import Batch, BatchContact, Contact, Delivery, Emailer, Suppression
+from mcs.models import Batch, BatchContact, Contact, Delivery, Emailer, Scenario, Suppression
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,32 @@ def size(session: Session, campaign_id: int, excludes_id: int | None) -> int:
 
 
 def not_served_by(scenario_id: int) -> ColumnElement[bool]:
-    """Contacts with no delivery of that scenario: those added since."""
+    """Contacts with no delivery of that scenario, nor of one that it left out itself, and so on:
+    those added since."""
     served = (
         select(Delivery.id)
         .join(Emailer, Emailer.id == Delivery.emailer_id)
-        .where(Emailer.scenario_id == scenario_id, Delivery.contact_id == BatchContact.contact_id)
+        .where(
+            Emailer.scenario_id.in_(_lineage(scenario_id)),
+            Delivery.contact_id == BatchContact.contact_id,
+        )
     )
     return ~served.exists()
+
+
+def _lineage(scenario_id: int) -> Select[int]:
+    """The scenario, the one whose recipients it leaves out, the one that left out, and so on."""
+    line = (
+        select(Scenario.id, Scenario.excludes_id)
+        .where(Scenario.id == scenario_id)
+        .cte("lineage", recursive=True)
+    )
+    before = aliased(Scenario)
+    return select(
+        line.union(
+            select(before.id, before.excludes_id).where(before.id == line.c.excludes_id)
+        ).c.id
+    )
 
 
 def _members(campaign_id: int, excludes_id: int | None) -> Select[int, str]:

@@ -1,5 +1,6 @@
 """Imports: take an uploaded CSV, and bring its people into the campaign's batch."""
 
+import json
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ from mcs.models import (
     RejectedRow,
     UtcDateTime,
 )
-from mcs.models.sql import among
+from mcs.models.sql import among, field, records
 from mcs.services.paging import At, Page, by_id, turn
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
@@ -484,27 +485,34 @@ class _Slice:
         if not keys:
             return []
         folded: dict[str, Tally] = {}
-        added = []
+        added: list[list[str]] = []
         for key in keys:
             person = _Person(0, key, "", {}, in_batch=False)
             folded[key] = person.fold(entries[key], Tally())
-            added.append(
-                {
-                    "uid": secrets.token_urlsafe(12),
-                    "email": entries[key][0].email,
-                    "email_key": key,
-                    "name": person.name,
-                    "attributes": person.attributes,
-                    "created_at": self._now,
-                    "updated_at": self._now,
-                }
-            )
-        self._session.execute(self._insert(_CONTACTS).on_conflict_do_nothing(), added)
-        ours = self._ours(added)
+            attributes = json.dumps(person.attributes)
+            uid = secrets.token_urlsafe(12)
+            added.append([uid, entries[key][0].email, key, person.name, attributes])
+        self._insert_new(added)
+        ours = self._ours([row[0] for row in added])
         for key in ours:
             tally += folded[key]
         self._join(ours)
         return [key for key in keys if key not in ours]
+
+    def _insert_new(self, rows: Sequence[Sequence[str]]) -> None:
+        cells = records(rows)
+        names = ("uid", "email", "email_key", "name", "attributes")
+        values = [field(cells, place, _CONTACTS.c[name].type) for place, name in enumerate(names)]
+        now = literal(self._now, UtcDateTime)
+        self._session.execute(
+            self._insert(_CONTACTS)
+            .from_select(
+                [*names, "created_at", "updated_at"],
+                # SQLite takes ON CONFLICT for a join's ON where there is no WHERE.
+                select(*values, now, now).where(cells.c.value.is_not(None)),
+            )
+            .on_conflict_do_nothing()
+        )
 
     def _update(self, changed: Sequence[_Person]) -> None:
         if changed:
@@ -521,9 +529,8 @@ class _Slice:
                 ],
             )
 
-    def _ours(self, added: Sequence[Mapping[str, Any]]) -> set[str]:
+    def _ours(self, uids: Sequence[str]) -> set[str]:
         """The addresses of those rows that were really inserted, not met with a conflict."""
-        uids = [row["uid"] for row in added]
         return set(self._session.scalars(select(Contact.email_key).where(among(Contact.uid, uids))))
 
     def _join(self, keys: Collection[str]) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from mcs.config import Settings
+from mcs.config import Settings, catcher_port
 from mcs.core import content
 from mcs.core.message import BadTemplate, CannotCompose, Composer, Person, Preview
 from mcs.gateways import mailer
@@ -112,7 +112,8 @@ def _person(
 def _server(settings: Settings) -> mailer.MailServer:
     return mailer.MailServer(
         host=settings.mail_server,
-        port=settings.mail_port,
+        # The embedded catcher may have moved to another port since these settings were read.
+        port=catcher_port(settings.instance) if settings.embedded_mail else settings.mail_port,
         username=settings.mail_username,
         password=settings.mail_password,
         use_tls=settings.mail_use_tls,

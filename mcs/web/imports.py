@@ -4,7 +4,16 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, send_file
+from flask import (
+    Blueprint,
+    Response,
+    flash,
+    redirect,
+    render_template,
+    request,
+    send_file,
+    stream_with_context,
+)
 from flask.typing import ResponseReturnValue
 from flask_wtf import FlaskForm
 from flask_wtf.file import FileField
@@ -18,6 +27,7 @@ from mcs.gateways import clock
 from mcs.models import Import
 from mcs.services import campaigns, imports
 from mcs.services.unknown import Unknown
+from mcs.web.errors import PAGES, answer
 from mcs.web.forms import complain
 from mcs.web.frame import plural
 from mcs.web.parts import id_in, place, queue, settings
@@ -37,7 +47,7 @@ class UploadForm(FlaskForm):
 
 @bp.errorhandler(Unknown)
 def not_there(_error: LookupError) -> ResponseReturnValue:
-    return abort(404)
+    return answer(PAGES[404], 404)
 
 
 @bp.route(id_in("/campaigns/{campaign_id}") + "/contacts/upload", methods=["GET", "POST"])
@@ -146,16 +156,23 @@ def rejected(import_id: int) -> ResponseReturnValue:
     found = imports.find(db.session(), import_id)
     delimiter = Layout.from_json(found.mapping).delimiter
     table = imports.rejected_table(db.session(), import_id)
-    headers = {"Content-Disposition": f'attachment; filename="rejected-{import_id}.csv"'}
-    return _csv(table, delimiter), {"Content-Type": "text/csv; charset=utf-8", **headers}
+    return Response(
+        stream_with_context(_csv(table, delimiter)),
+        mimetype="text/csv",
+        headers={"Content-Disposition": f'attachment; filename="rejected-{import_id}.csv"'},
+    )
 
 
-def _csv(table: Iterable[list[str]], delimiter: str) -> str:
-    # The byte order mark is how Excel knows UTF-8.
-    text = io.StringIO("\ufeff", newline="")
-    text.seek(0, io.SEEK_END)
-    csv.writer(text, delimiter=delimiter).writerows(table)
-    return text.getvalue()
+def _csv(table: Iterable[list[str]], delimiter: str) -> Iterator[str]:
+    """A row at a time; the byte order mark is how Excel knows UTF-8."""
+    line = io.StringIO(newline="")
+    writer = csv.writer(line, delimiter=delimiter)
+    yield "\ufeff"
+    for row in table:
+        writer.writerow(row)
+        yield line.getvalue()
+        line.seek(0)
+        line.truncate()
 
 
 @bp.get("/examples/contacts.csv")

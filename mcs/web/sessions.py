@@ -102,8 +102,6 @@ def sign_in() -> Response | str | tuple[str, int]:
     if not users.has_owner(db.session()):
         return redirect("/setup", 303)
     target = safe_next(request.args.get("next"))
-    if request.method == "GET" and current_user.is_authenticated:
-        return redirect(target, 303)
     form = LoginForm()
     code = 422
     if form.validate_on_submit():

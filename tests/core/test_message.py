@@ -3,6 +3,7 @@
 import quopri
 import re
 import time
+from base64 import b64decode
 from datetime import UTC, datetime, timedelta, timezone
 from email import message_from_bytes, policy
 from email.header import decode_header, make_header
@@ -398,6 +399,12 @@ def test_a_long_ascii_subject_is_folded_not_encoded() -> None:
     message = sent(subject=subject)
     assert b"=?" not in header_block(message)
     assert parsed(message)["Subject"] == subject
+
+
+def test_no_character_is_divided_between_encoded_words() -> None:
+    for subject in ("é" * 100, "x" + "é" * 100, "€" * 100, "👍" * 100):
+        words = re.findall(rb"=\?utf-8\?B\?([^?]*)\?=", mime.unstructured("Subject", subject))
+        assert "".join(b64decode(word).decode() for word in words) == subject
 
 
 # Whom it cannot be written to

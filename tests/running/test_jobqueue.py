@@ -81,6 +81,9 @@ def test_a_job_that_was_taken_and_never_begun_is_queued_again(queue: JobQueue) -
     queue.enqueue(PLAN, job_id="plan")
     queue.connection.lpop("rq:queue:alarms")
     queue.enqueue(PLAN, job_id="plan")
+    assert waiting(queue, ALARMS) == []  # Its worker is given a moment.
+    queue.connection.hset("rq:job:plan", "enqueued_at", "2026-01-01T00:00:00.000000Z")
+    queue.enqueue(PLAN, job_id="plan")
     assert waiting(queue, ALARMS) == ["plan"]
 
 

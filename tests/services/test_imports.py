@@ -1,7 +1,7 @@
 """Marie uploads her contacts: once, again, from two windows, with the power going out."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -329,7 +329,3 @@ def test_the_numbers_add_up_whatever_is_in_the_file(session: Session, now: datet
     done = upload(session, now, campaign, file)
     assert sum(counts(done)) == done.rows == done.rows_done == 3_600
     assert counts(done) == (1, 0, 1_799, 1_800)
-
-
-def chunks_of(text: bytes, size: int) -> Iterable[bytes]:
-    return (text[start : start + size] for start in range(0, len(text), size))

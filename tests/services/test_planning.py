@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
+from rq_scheduler import Scheduler
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -34,7 +35,8 @@ def test_the_days_scenarios_each_get_one_emailer(
     assert planning.plan_day(session, now, queue) == []
     at = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
     assert planned(session) == [(today.id, "planned", at)]
-    assert queue.scheduled(f"emailer-{emailer_id}")
+    alarm = queue.connection.zscore(Scheduler.scheduled_jobs_key, f"emailer-{emailer_id}")
+    assert alarm == at.timestamp()
 
 
 @pytest.mark.parametrize(
