@@ -134,3 +134,7 @@ def _show(settings: config.Settings, emailer_id: int) -> float:
         page = client.get(f"/emailers/{emailer_id}")
         assert page.status_code == 200, page.status
     return (time.perf_counter() - began) / PAGES
+
+
+if __name__ == "__main__":
+    main()
