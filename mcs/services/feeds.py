@@ -4,17 +4,14 @@ import logging
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
 from mcs.config import Settings
 from mcs.core.breaker import Breaker
 from mcs.core.message import CannotCompose, Composer, Message
-from mcs.core.retries import give_up_at
-from mcs.core.walltime import instant
 from mcs.models import Emailer
-from mcs.services import deliveries, letters
+from mcs.services import deliveries, emailers, letters
 from mcs.services.deliveries import Claim, Due
 from mcs.services.steps import Outcome
 
@@ -62,16 +59,10 @@ def issue(session: Session, settings: Settings, emailer_id: int) -> Issue:
     emailer = session.get_one(Emailer, emailer_id)
     scenario = emailer.scenario
     campaign = scenario.campaign
-    started_at = emailer.started_at or emailer.scheduled_at
-    last_moment = instant(
-        campaign.end_date + timedelta(days=1),
-        datetime.min.time(),
-        ZoneInfo(campaign.timezone),
-    )
     prepared = Issue(
         composer=Composer(letters.template(settings, campaign, scenario)),
         links=letters.Unsubscribing(settings, campaign.uid),
-        give_up_at=give_up_at(started_at, last_moment),
+        give_up_at=emailers.give_up_at(emailer),
         breaker=Breaker(emailer.cuts),
     )
     session.commit()
