@@ -11,12 +11,12 @@ import dataclasses
 import multiprocessing
 import platform
 import random
-import resource
 import signal
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import sessionmaker
@@ -94,7 +94,10 @@ def _peak(work, settings: config.Settings, emailer_id: int) -> tuple[float, floa
 
 def _measured(pipe: Connection, work, settings: config.Settings, emailer_id: int) -> None:  # noqa: ANN001
     result = work(settings, emailer_id)
-    pipe.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, result))
+    status = Path("/proc/self/status").read_text()
+    # Not getrusage's: that one counts what the parent had before the exec.
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    pipe.send((int(peak.split()[1]) / 1024, result))
 
 
 def _send_for_a_while(settings: config.Settings, emailer_id: int) -> float:
