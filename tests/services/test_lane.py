@@ -377,3 +377,31 @@ def test_unsubscribing_takes_back_what_is_pending(
     deliver(given, emailer_id)
     assert mail_server.mailbox.recipients == ["bob@people.example"]
     assert emailers.progress(session, emailer_id).skipped_by_reason == {"unsubscribed": 1}
+
+
+def test_a_lane_that_began_with_one_letter_opens_more_connections_for_more(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened = []
+    connect = smtp.connect
+
+    async def count(server: smtp.Server) -> smtp.Connection:
+        opened.append(server)
+        return await connect(server)
+
+    monkeypatch.setattr(smtp, "connect", count)
+    monkeypatch.setattr(emailers, "SLICE_SIZE", 90)
+    add_contacts(session, campaign, 181)
+    emailer_id = start(session, now, queue)
+    *_full, last = session.scalars(select(Slice.id).order_by(Slice.id)).all()
+    session.rollback()
+    lane.deliver(replace(given, settings=replace(given.settings, smtp_connections=3)), last)
+    assert counted(session, emailer_id) == {"sent": 181}
+    assert len(opened) >= 3
