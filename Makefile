@@ -1,5 +1,5 @@
 # The commands people type. PYTHON=/path/to/python3.11 chooses which Python makes .venv.
-.PHONY: run test bench format
+.PHONY: run test bench faults format
 
 run:
 	@sh tools/venv requirements.txt
@@ -18,3 +18,7 @@ format:
 	@sh tools/venv requirements-dev.txt
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
+
+faults:
+	@sh tools/venv requirements-dev.txt
+	@exec .venv/bin/python tools/faults.py

@@ -407,3 +407,31 @@ def test_who_holds_the_emailer_does_not_hold_up_the_lane(
         lane_session.commit()
         started, _lost = deliveries.advance(lane_session, now, lease, [step])
     assert started == {bob.id}
+
+
+def test_a_lane_that_began_with_one_letter_opens_more_connections_for_more(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened = []
+    connect = smtp.connect
+
+    async def count(server: smtp.Server) -> smtp.Connection:
+        opened.append(server)
+        return await connect(server)
+
+    monkeypatch.setattr(smtp, "connect", count)
+    monkeypatch.setattr(emailers, "SLICE_SIZE", 90)
+    add_contacts(session, campaign, 181)
+    emailer_id = start(session, now, queue)
+    *_full, last = session.scalars(select(Slice.id).order_by(Slice.id)).all()
+    session.rollback()
+    lane.deliver(replace(given, settings=replace(given.settings, smtp_connections=3)), last)
+    assert counted(session, emailer_id) == {"sent": 181}
+    assert len(opened) >= 3
