@@ -22,6 +22,7 @@ class Scope(StrEnum):
     SENDER = "sender"  # us: our login, our address, our domain
     RATE = "rate"  # slow down
     TRANSIENT = "transient"  # try again later
+    CUT = "cut"  # no reply at all: the connection ended in the middle of a message
 
 
 class Stage(StrEnum):
@@ -91,11 +92,11 @@ def cut_off(dot_left: bool, on_doubt: str, attempt: Attempt) -> Verdict:
     Had the dot left, nobody can know what the server did with it (RFC 1047).
     """
     if not dot_left:
-        return again("the connection ended before the message was complete", attempt)
+        return again("the connection ended before the message was complete", attempt, Scope.CUT)
     reason = "the connection ended before the server's answer"
     if on_doubt == "resend":
-        return again(reason, attempt)
-    return Verdict("in_doubt", reason)
+        return again(reason, attempt, Scope.CUT)
+    return Verdict("in_doubt", reason, scope=Scope.CUT)
 
 
 _BY_ENHANCED = {

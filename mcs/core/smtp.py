@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 LONGEST_REPLY = 64 * 1024
 _LINE = re.compile(rb"^([2-5][0-9]{2})(?:([ -])(.*))?$", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ENHANCED = re.compile(r"^([245]\.\d{1,3}\.\d{1,3})(?:\s|$)")
 
 
@@ -58,7 +59,8 @@ class ReplyReader:
         if found is None:
             raise BadReply(f"the server said {line[:80]!r}, which is no SMTP reply")
         code, separator, text = found.groups()
-        self._lines.append((text or b"").decode("utf-8", "replace"))
+        # A NUL would be refused by the database, and with it the whole record of the answer.
+        self._lines.append(_CONTROL.sub(" ", (text or b"").decode("utf-8", "replace")))
         if separator == b"-":
             return None
         reply = Reply(int(code), tuple(self._lines))

@@ -125,6 +125,10 @@ class Connection(asyncio.Protocol):
             await self.reply(QUIT_SECONDS)
         self.close()
 
+    def give_up(self, why: str) -> None:
+        """Wait no longer for replies: whoever waits gets Disconnected."""
+        self._end(why)
+
     def close(self) -> None:
         """Close at once: what was sent of an unfinished message is void."""
         if self._transport is not None:

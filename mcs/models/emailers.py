@@ -16,6 +16,7 @@ class Emailer(Base):
 
     ``recipients`` is counted independently of the deliveries and frozen when sending starts.
     ``notice`` is a sentence for people: why MCS paused it, missed it, or cannot go on right now.
+    ``cuts`` is how often in a row its server broke off in the middle (mcs.core.breaker).
     """
 
     __tablename__ = "emailers"
@@ -41,6 +42,7 @@ class Emailer(Base):
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     notice: Mapped[str] = mapped_column(String(500), default="")
+    cuts: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     scenario: Mapped[Scenario] = relationship()

@@ -24,6 +24,7 @@ from mcs.services.unknown import Unknown
 
 PAGE_LENGTH = 25
 SORTS = ("name", "start")
+SLOWEST, FASTEST = 0.01, 100_000  # Messages a second.
 LONGEST = {"name": 200, "description": 5000, "from_name": 200, "postal_address": 500}
 
 
@@ -48,6 +49,7 @@ class Fields:
     from_email: str = ""
     reply_to: str = ""
     postal_address: str = ""
+    send_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -294,6 +296,8 @@ def check(given: Fields) -> Fields:
     _check_timeline(given, reasons)
     if given.timezone not in available_timezones():
         reasons["timezone"] = "Choose a time zone from the list, such as Europe/Berlin."
+    if given.send_rate is not None and not SLOWEST <= given.send_rate <= FASTEST:
+        reasons["send_rate"] = f"Use a number from {SLOWEST} to {FASTEST:,}, or leave it empty."
     if reasons:
         raise RefusedCampaign(reasons)
     return one_line

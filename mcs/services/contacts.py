@@ -397,9 +397,12 @@ def remove(session: Session, contact_id: int, campaign_id: int) -> None:
 
 
 def _locked(session: Session, contact_id: int) -> Contact:
-    """The contact, held before its deliveries are: an unsubscribe takes them in that order too."""
+    """The contact, held before its deliveries are: an unsubscribe takes them in that order too.
+
+    As lightly: an emailer that is being started refers to it, and must not have to wait for us.
+    """
     query = select(Contact).where(Contact.id == contact_id, Contact.deleted_at.is_(None))
-    contact = session.scalars(query.with_for_update()).one_or_none()
+    contact = session.scalars(query.with_for_update(key_share=True)).one_or_none()
     if contact is None:
         raise Unknown(f"contact {contact_id}")
     return contact

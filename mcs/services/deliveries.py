@@ -147,38 +147,42 @@ class Step:
 
 
 def advance(
-    session: Session, now: datetime, lease: timedelta, steps: Iterable[Step]
+    session: Session,
+    now: datetime,
+    lease: timedelta,
+    steps: Iterable[Step],
+    *,
+    again: bool = False,
 ) -> tuple[set[int], list[Step]]:
     """Record answers and start the next messages of several slices, in one commit.
 
     Returns the deliveries that may go, and the steps whose lease is lost (nothing of those is
     written). A start is refused when the delivery is no longer pending (suppressed, cancelled) or
     its emailer is no longer sending. The leases of the slices are renewed.
+
+    ``again`` is for a try whose COMMIT was cut off, so that nobody knows whether it happened: what
+    it did stands, and is not done twice.
     """
     started: set[int] = set()
     lost = []
     with writing(session):
         for step in sorted(steps, key=lambda step: step.claim.slice_id):
             if _hold(session, now, step.claim, lease):
+                if again:
+                    step, begun = _unwritten(session, step)
+                    started |= begun
                 started |= _take(session, now, step)
             else:
                 lost.append(step)
     return started, lost
 
 
-def still_sending(session: Session, delivery_ids: Sequence[int]) -> set[int]:
-    """Which of these are ``sending``: what a COMMIT did whose answer was cut off."""
-    query = select(Delivery.id).where(Delivery.id.in_(delivery_ids), Delivery.state == "sending")
-    found = set(session.scalars(query))
-    session.commit()
-    return found
-
-
 def release(session: Session, now: datetime, claim: Claim, not_before: datetime | None) -> bool:
     """Give a slice back; True when nothing of it is left to do.
 
     It is due again when the next of its pending deliveries is, and not before ``not_before``
-    (a server that cannot be reached). A lease already lost is nothing to give back.
+    (a server that cannot be reached). A lease already lost is nothing to give back. A slice with
+    messages in flight, whose answers nobody will record, keeps its lease until it is rescued.
     """
     with writing(session):
         held = session.execute(
@@ -186,7 +190,7 @@ def release(session: Session, now: datetime, claim: Claim, not_before: datetime 
             .where(Slice.id == claim.slice_id, Slice.claim_token == claim.token)
             .with_for_update()
         ).first()
-        if held is None:
+        if held is None or held.sending:
             return False
         due_at = session.scalars(
             select(func.min(Delivery.due_at)).where(*_in_range(claim), Delivery.state == "pending")
@@ -198,43 +202,42 @@ def release(session: Session, now: datetime, claim: Claim, not_before: datetime 
             .values(claim_token=None, lease_until=None, due_at=due_at)
             .execution_options(**NO_SYNC)
         )
-        return bool(held.pending + held.sending == 0)
+        return bool(held.pending == 0)
 
 
-def rescue(session: Session, now: datetime, on_doubt: str) -> int:
-    """Take over the slices whose worker died; how many messages were in flight.
+def rescue(session: Session, now: datetime, on_doubt: str) -> set[int]:
+    """Take over the slices whose worker died; the emailers they belong to.
 
     What was pending stays so. What was started and not answered is in doubt: nobody can know
     (RFC 1047). With ``on_doubt`` "resend" it goes again, with the same Message-ID.
     """
-    rescued = 0
+    rescued: set[int] = set()
     while (slice_id := _expired(session, now)) is not None:
-        rescued += _rescue(session, now, slice_id, on_doubt)
+        rescued |= _rescue(session, now, slice_id, on_doubt)
     return rescued
 
 
 def settle_late(session: Session, claim: Claim, outcomes: Iterable[Outcome]) -> None:
     """Acceptances that reached a worker after its lease: they settle what was put in doubt.
 
-    Only acceptances: a late refusal may belong to an attempt that has been made again since.
+    Only acceptances: a late refusal may belong to an attempt that has been made again since. One
+    that was to go again by itself need not any more.
     """
-    accepted = [outcome for outcome in outcomes if outcome.state == "sent"]
+    accepted = {outcome.delivery_id: outcome for outcome in outcomes if outcome.state == "sent"}
     if not accepted:
         return
     with writing(session):
         session.execute(select(Slice.id).where(Slice.id == claim.slice_id).with_for_update())
-        moved = Counter[str]()
-        for outcome in accepted:
-            settled = _rows(
-                session.execute(
-                    update(Delivery)
-                    .where(Delivery.id == outcome.delivery_id, Delivery.state == "in_doubt")
-                    .values(_columns(outcome))
-                    .execution_options(**NO_SYNC)
-                )
+        open_ones = session.execute(
+            select(Delivery.id, Delivery.state).where(
+                Delivery.id.in_(accepted), Delivery.state.in_(("in_doubt", "pending"))
             )
-            moved["in_doubt"] -= settled
-            moved["sent"] += settled
+        ).all()
+        moved = Counter[str]()
+        for row in open_ones:
+            moved[row.state] -= 1
+            moved["sent"] += 1
+        _write(session, [accepted[row.id] for row in open_ones], {})
         _count(session, claim.slice_id, moved)
 
 
@@ -260,6 +263,30 @@ def _in_range(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     )
 
 
+def _unwritten(session: Session, step: Step) -> tuple[Step, set[int]]:
+    """What of a step is not in the ledger yet, and those of its starts that are.
+
+    The slice is ours, so what is ``sending`` among its starts was started by the step itself.
+    """
+    ids = [outcome.delivery_id for outcome in (*step.outcomes, *step.refusals)]
+    rows = session.execute(
+        select(Delivery.id, Delivery.state, Delivery.due_at).where(
+            Delivery.id.in_(ids + step.starts)
+        )
+    ).all()
+    sending = {row.id for row in rows if row.state == "sending"}
+    written = {(row.id, row.state, row.due_at) for row in rows}
+    left = Step(
+        step.claim,
+        outcomes=[o for o in step.outcomes if o.delivery_id in sending],
+        refusals=[
+            r for r in step.refusals if (r.delivery_id, r.state, r.due_at or r.at) not in written
+        ],
+        starts=[id for id in step.starts if id not in sending],
+    )
+    return left, sending.intersection(step.starts)
+
+
 def _take(session: Session, now: datetime, step: Step) -> set[int]:
     moved = _record(session, step.claim, step.outcomes)
     begun = [refusal.delivery_id for refusal in step.refusals]
@@ -274,12 +301,13 @@ def _take(session: Session, now: datetime, step: Step) -> set[int]:
 
 
 def _hold(session: Session, now: datetime, claim: Claim, lease: timedelta) -> bool:
-    """Lock the slice, prove that it is ours, renew the lease."""
+    """Lock the slice, prove that it is ours, renew the lease.
+
+    The token proves it, even when the lease is over: who takes a slice over takes the token away.
+    """
     held = session.execute(
         update(Slice)
-        .where(
-            Slice.id == claim.slice_id, Slice.claim_token == claim.token, Slice.lease_until > now
-        )
+        .where(Slice.id == claim.slice_id, Slice.claim_token == claim.token)
         .values(lease_until=now + lease)
         .execution_options(**NO_SYNC)
     )
@@ -307,17 +335,23 @@ def _record(session: Session, claim: Claim, outcomes: Sequence[Outcome]) -> Coun
     if not outcomes:
         return moved
     again = [outcome.delivery_id for outcome in outcomes if outcome.state == "pending"]
-    unwanted = _suppressed_since(session, claim, again) if again else {}
+    unwanted = _unwanted_since(session, claim, again) if again else {}
+    for outcome in outcomes:
+        moved["skipped" if outcome.delivery_id in unwanted else outcome.state] += 1
+    moved["sending"] -= len(outcomes)
+    _write(session, outcomes, unwanted)
+    return moved
+
+
+def _write(session: Session, outcomes: Sequence[Outcome], unwanted: Mapping[int, str]) -> None:
     rows = []
     for outcome in outcomes:
         columns = _columns(outcome)
         if outcome.delivery_id in unwanted:
             columns |= {"state": "skipped", "reason": unwanted[outcome.delivery_id]}
         rows.append({"row_id": outcome.delivery_id, **columns})
-        moved[columns["state"]] += 1
-    session.connection().execute(_RECORD, rows)
-    moved["sending"] -= len(rows)
-    return moved
+    if rows:
+        session.connection().execute(_RECORD, rows)
 
 
 # By executemany: psycopg sends the rows in one round trip, sqlite3 loops over them in C.
@@ -336,7 +370,7 @@ _RECORD = (
 def _columns(outcome: Outcome) -> dict[str, Any]:
     return {
         "state": outcome.state,
-        "reason": outcome.reason,
+        "reason": outcome.reason[:200],
         "due_at": outcome.due_at or outcome.at,
         "sent_at": outcome.at if outcome.state == "sent" else None,
         "reply_code": outcome.reply_code,
@@ -344,15 +378,17 @@ def _columns(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _suppressed_since(
-    session: Session, claim: Claim, delivery_ids: Sequence[int]
-) -> dict[int, str]:
-    """Those of the deliveries whose address was suppressed while they were in flight, and why."""
-    campaign_id = session.scalars(
-        select(Scenario.campaign_id)
-        .join(Emailer, Emailer.scenario_id == Scenario.id)
+def _unwanted_since(session: Session, claim: Claim, delivery_ids: Sequence[int]) -> dict[int, str]:
+    """Those of the deliveries that must not go again, and why: the emailer was cancelled, or the
+    address suppressed, while they were in flight.
+    """
+    state, campaign_id = session.execute(
+        select(Emailer.state, Scenario.campaign_id)
+        .join(Scenario, Scenario.id == Emailer.scenario_id)
         .where(Emailer.id == claim.emailer_id)
     ).one()
+    if state == "cancelled":
+        return dict.fromkeys(delivery_ids, "cancelled")
     suppressed = audiences.suppressed_addresses(campaign_id)
     rows = session.execute(
         select(Delivery.id, suppressed.c.reason)
@@ -377,7 +413,7 @@ def _expired(session: Session, now: datetime) -> int | None:
     ).first()
 
 
-def _rescue(session: Session, now: datetime, slice_id: int, on_doubt: str) -> int:
+def _rescue(session: Session, now: datetime, slice_id: int, on_doubt: str) -> set[int]:
     with writing(session):
         row = session.execute(
             select(Slice.id, Slice.emailer_id, Slice.low_id, Slice.high_id, Slice.claim_token)
@@ -385,7 +421,7 @@ def _rescue(session: Session, now: datetime, slice_id: int, on_doubt: str) -> in
             .with_for_update()
         ).first()
         if row is None:
-            return 0
+            return set()
         claim = Claim(row.id, row.emailer_id, row.low_id, row.high_id, row.claim_token or "")
         in_flight = session.scalars(
             select(Delivery.id).where(*_in_range(claim), Delivery.state == "sending")
@@ -402,7 +438,7 @@ def _rescue(session: Session, now: datetime, slice_id: int, on_doubt: str) -> in
             .values(claim_token=None, lease_until=None, due_at=now)
             .execution_options(**NO_SYNC)
         )
-        return len(in_flight)
+        return {row.emailer_id}
 
 
 def _rows(result: Result[Any]) -> int:

@@ -22,8 +22,8 @@ def tick(session: Session, now: datetime, queue: JobQueue, on_doubt: str) -> Non
     """
     if planning.overlooked(session, now):
         planning.plan_day(session, now, queue)
-    deliveries.rescue(session, now, on_doubt)
-    for emailer_id in emailers.finished(session):
+    rescued = deliveries.rescue(session, now, on_doubt)
+    for emailer_id in sorted(rescued.union(emailers.finished(session))):
         emailers.finish(session, now, emailer_id)
     for emailer_id in due_emailers(session, now):
         queue.enqueue("mcs.jobs.send_emailer", emailer_id, job_id=f"emailer-{emailer_id}")

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Insert, case, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
+from mcs.core import retries
 from mcs.core.states import EMAILER_MOVES, may_move
 from mcs.core.walltime import instant
 from mcs.gateways.jobqueue import JobQueue
@@ -20,6 +21,8 @@ from mcs.services.transactions import writing
 SLICE_SIZE = 2000
 # More rings than workers would only wake them for nothing; the clock rings again each second.
 RINGS = 16
+# What a server says may be longer than the column for it.
+LONGEST_NOTICE = 500
 
 
 class NotPossible(Exception):
@@ -53,6 +56,15 @@ class Progress:
     def late_by(self) -> timedelta | None:
         """How long after its instant it started."""
         return None if self.started_at is None else self.started_at - self.scheduled_at
+
+
+@dataclass(frozen=True)
+class Retrying:
+    """How many messages wait for another try, when the next one is, and when trying ends."""
+
+    number: int
+    next_at: datetime | None
+    give_up_at: datetime
 
 
 def send(
@@ -114,11 +126,14 @@ def resume(
     becomes missed instead and waits for a person who says "send now".
     """
     with writing(session):
-        emailer = _locked(session, emailer_id)
+        emailer = locked(session, emailer_id)
         if now - emailer.scheduled_at > late_limit and not _served(session, emailer_id):
             _move(session, now, emailer_id, "missed", user_id, notice=_too_late(emailer, now))
             return
         _move(session, now, emailer_id, "sending", user_id)
+        # One letter at a time, until it is seen that the server is well again.
+        emailer.cuts = min(emailer.cuts, 1)
+        session.flush()
         _wake(session, now, emailer_id)
     ring(session, now, queue, emailer_id)
 
@@ -129,7 +144,7 @@ def cancel(session: Session, now: datetime, emailer_id: int, *, user_id: int | N
     Its scenario, if nobody was served, becomes a draft again that can be changed and scheduled.
     """
     with writing(session):
-        emailer = _locked(session, emailer_id)
+        emailer = locked(session, emailer_id)
         started = emailer.recipients is not None
         _move(session, now, emailer_id, "cancelled", user_id)
         session.execute(
@@ -140,7 +155,7 @@ def cancel(session: Session, now: datetime, emailer_id: int, *, user_id: int | N
         )
         if started:
             _skip_rest(session, emailer_id)
-            _record_served(session, emailer_id)
+            record_served(session, emailer_id)
         else:
             _unschedule(session, now, emailer.scenario_id)
 
@@ -150,7 +165,7 @@ def send_now(
 ) -> None:
     """Send a missed emailer after all, from now on."""
     with writing(session):
-        emailer = _locked(session, emailer_id)
+        emailer = locked(session, emailer_id)
         if emailer.state != "missed":
             raise NotPossible(_refusal(emailer.state, "sent now"))
         if emailer.recipients is None:
@@ -165,7 +180,7 @@ def send_now(
 def skip(session: Session, now: datetime, emailer_id: int, *, user_id: int | None = None) -> None:
     """Let a missed emailer go: nobody gets it."""
     with writing(session):
-        if _locked(session, emailer_id).state != "missed":
+        if locked(session, emailer_id).state != "missed":
             raise NotPossible("Only a missed sending can be skipped.")
     cancel(session, now, emailer_id, user_id=user_id)
 
@@ -182,7 +197,7 @@ def reschedule(
 ) -> None:
     """Give a missed emailer, of which nothing was sent, a new time: its scenario's."""
     with writing(session):
-        emailer = _locked(session, emailer_id)
+        emailer = locked(session, emailer_id)
         if emailer.state != "missed" or emailer.recipients is not None:
             raise NotPossible("Only a missed sending that never began can get a new time.")
         scenario, campaign = emailer.scenario, emailer.scenario.campaign
@@ -203,12 +218,12 @@ def reschedule(
 def finish(session: Session, now: datetime, emailer_id: int) -> bool:
     """Close an emailer of which nothing is left to do; True when this call closed it."""
     with writing(session):
-        emailer = _locked(session, emailer_id)
+        emailer = locked(session, emailer_id)
         open_slices = select(Slice.id).where(
             Slice.emailer_id == emailer_id, Slice.pending + Slice.sending > 0
         )
         left = session.scalars(open_slices.limit(1)).first() is not None
-        _record_served(session, emailer_id)
+        record_served(session, emailer_id)
         if left or emailer.state != "sending":
             return False
         emailer.state, emailer.finished_at, emailer.notice = "sent", now, ""
@@ -256,8 +271,31 @@ def progress(session: Session, emailer_id: int) -> Progress:
     )
 
 
+def retrying(session: Session, now: datetime, emailer_id: int) -> Retrying:
+    """The emailer's messages that wait for another try, as their slices know it."""
+    number, next_at = session.execute(
+        select(func.coalesce(func.sum(Slice.pending), 0), func.min(Slice.due_at)).where(
+            Slice.emailer_id == emailer_id,
+            Slice.pending > 0,
+            Slice.claim_token.is_(None),
+            Slice.due_at > now,
+        )
+    ).one()
+    return Retrying(int(number), next_at, give_up_at(session.get_one(Emailer, emailer_id)))
+
+
+def give_up_at(emailer: Emailer) -> datetime:
+    """When trying ends: a day after the start, never past the campaign's last day."""
+    campaign = emailer.scenario.campaign
+    last_moment = instant(
+        campaign.end_date + timedelta(days=1), time.min, ZoneInfo(campaign.timezone)
+    )
+    return retries.give_up_at(emailer.started_at or emailer.scheduled_at, last_moment)
+
+
 def note(session: Session, emailer_id: int, notice: str) -> None:
     """Say on a sending emailer's page what holds it up; empty when all is well again."""
+    notice = notice[:LONGEST_NOTICE]
     with writing(session):
         session.execute(
             update(Emailer)
@@ -267,10 +305,21 @@ def note(session: Session, emailer_id: int, notice: str) -> None:
         )
 
 
+def note_cuts(session: Session, emailer_id: int, cuts: int) -> None:
+    """Remember, for whichever worker goes on, how often in a row the server broke off."""
+    with writing(session):
+        session.execute(
+            update(Emailer)
+            .where(Emailer.id == emailer_id, Emailer.cuts != cuts)
+            .values(cuts=cuts)
+            .execution_options(synchronize_session=False)
+        )
+
+
 def _start(session: Session, now: datetime, emailer_id: int, late_limit: timedelta) -> bool:
     with writing(session):
         try:
-            emailer = _locked(session, emailer_id)
+            emailer = locked(session, emailer_id)
         except NotPossible:
             return False  # withdrawn since the bell was set
         if emailer.state != "planned" or emailer.scheduled_at > now:
@@ -377,10 +426,10 @@ def _move(
     notice: str = "",
 ) -> None:
     """The one place where an emailer's state changes by somebody's wish. Raises NotPossible."""
-    emailer = _locked(session, emailer_id)
+    emailer = locked(session, emailer_id)
     if not may_move(EMAILER_MOVES, emailer.state, state):
         raise NotPossible(_refusal(emailer.state, state))
-    emailer.state, emailer.notice = state, notice
+    emailer.state, emailer.notice = state, notice[:LONGEST_NOTICE]
     session.add(
         AuditEntry(
             at=now,
@@ -394,7 +443,7 @@ def _move(
     session.flush()
 
 
-def _locked(session: Session, emailer_id: int) -> Emailer:
+def locked(session: Session, emailer_id: int) -> Emailer:
     """The emailer, locked after its scenario: the order in which who edits a scenario locks."""
     of_emailer = select(Emailer.scenario_id).where(Emailer.id == emailer_id)
     session.execute(
@@ -423,9 +472,10 @@ def _refuse_incomplete(emailer: Emailer) -> None:
 
 
 def _skip_rest(session: Session, emailer_id: int) -> None:
+    # The slices with messages in flight too: one that is put back after this reads "cancelled".
     session.execute(
         select(Slice.id)
-        .where(Slice.emailer_id == emailer_id, Slice.pending > 0)
+        .where(Slice.emailer_id == emailer_id, Slice.pending + Slice.sending > 0)
         .order_by(Slice.id)
         .with_for_update()
     )
@@ -468,7 +518,7 @@ def _served(session: Session, emailer_id: int) -> int:
     ).one()
 
 
-def _record_served(session: Session, emailer_id: int) -> None:
+def record_served(session: Session, emailer_id: int) -> None:
     """Write on the scenario how many contacts all its sendings served."""
     scenario_id = session.scalars(select(Emailer.scenario_id).where(Emailer.id == emailer_id)).one()
     served = (

@@ -1,19 +1,20 @@
 """Feeds: a claimed slice as a stream of composed letters."""
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
 from mcs.config import Settings
+from mcs.core.breaker import Breaker
 from mcs.core.message import CannotCompose, Composer, Message
-from mcs.core.retries import give_up_at
-from mcs.core.walltime import instant
 from mcs.models import Emailer
-from mcs.services import deliveries, letters
+from mcs.services import deliveries, emailers, letters
 from mcs.services.deliveries import Claim, Due, Outcome
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Issue:
     composer: Composer
     links: letters.Unsubscribing
     give_up_at: datetime
+    breaker: Breaker
 
 
 @dataclass(eq=False)
@@ -43,11 +45,12 @@ class Feed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Letter:
-    """A message on its way to one contact."""
+    """A message on its way to one contact; ``cuts`` is the breaker's count when it was taken."""
 
     feed: Feed
     due: Due
     message: Message
+    cuts: int
 
 
 def issue(session: Session, settings: Settings, emailer_id: int) -> Issue:
@@ -55,16 +58,11 @@ def issue(session: Session, settings: Settings, emailer_id: int) -> Issue:
     emailer = session.get_one(Emailer, emailer_id)
     scenario = emailer.scenario
     campaign = scenario.campaign
-    started_at = emailer.started_at or emailer.scheduled_at
-    last_moment = instant(
-        campaign.end_date + timedelta(days=1),
-        datetime.min.time(),
-        ZoneInfo(campaign.timezone),
-    )
     prepared = Issue(
         composer=Composer(letters.template(settings, campaign, scenario)),
         links=letters.Unsubscribing(settings, campaign.uid),
-        give_up_at=give_up_at(started_at, last_moment),
+        give_up_at=emailers.give_up_at(emailer),
+        breaker=Breaker(emailer.cuts),
     )
     session.commit()
     return prepared
@@ -81,4 +79,8 @@ def compose(feed: Feed, due: Due, now: datetime) -> Letter | Outcome:
         message = feed.issue.composer.compose(letters.person(due, feed.issue.links), now)
     except CannotCompose as error:
         return Outcome(due.id, "failed", now, reason=f"no message could be made: {error.reason}")
-    return Letter(feed, due, message)
+    except Exception:
+        # Whatever it is about this contact that nobody thought of: it must not stop the others.
+        log.exception("no message could be made for delivery %d", due.id)
+        return Outcome(due.id, "failed", now, reason="no message could be made: see the log")
+    return Letter(feed, due, message, feed.issue.breaker.cuts)

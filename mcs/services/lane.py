@@ -27,6 +27,7 @@ from mcs.services.deliveries import Outcome, Step
 from mcs.services.feeds import Feed, Issue, Letter
 from mcs.services.recorder import Recorder, Told
 from mcs.services.talk import Talk
+from mcs.services.transactions import persistently
 
 T = TypeVar("T")
 
@@ -37,6 +38,8 @@ KEEPER_SECONDS = 0.25
 TURN = timedelta(seconds=30)
 # How long to leave a server alone that cannot be reached, or wants no more for now.
 AWAY = timedelta(seconds=20)
+# How long a worker that is told to end waits for the answers to what is in flight.
+DRAIN_SECONDS = 8.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,9 @@ class Lane:
         self._served: set[int] = set()
         self._more = asyncio.Event()
         self._hungry = asyncio.Event()
+        self._open: set[smtp.Connection] = set()
         self._ending = False
+        self._told_to_end_at: float | None = None
         self._trouble = ""
         self.on_doubt = given.settings.on_doubt
         self._turn_ends = given.now() + TURN
@@ -97,17 +102,17 @@ class Lane:
         number = min(self._settings.smtp_connections, max(1, self._waiting()))
         talking = [asyncio.create_task(self._talk()) for _ in range(number)]
         try:
-            while not all(task.done() for task in talking):
+            while not all(task.done() for task in talking) and not self._overdue(DRAIN_SECONDS + 1):
                 await self._keep()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hungry.wait(), KEEPER_SECONDS)
-            await asyncio.gather(*talking)
+            await asyncio.gather(*(task for task in talking if task.done()))
         finally:
             for task in talking:
                 task.cancel()
             await asyncio.gather(*talking, return_exceptions=True)
             self._ending = True
-            await self._release(self._feeds)
+            await self._release(list(self._feeds))
 
     async def _keep(self) -> None:
         self._hungry.clear()
@@ -119,8 +124,18 @@ class Lane:
                 self._ending = True
         if self._ending:
             self._more.set()
+        if self._overdue(DRAIN_SECONDS):
+            for connection in self._open:
+                connection.give_up("MCS was told to end before the mail server answered")
         await self._release([feed for feed in self._feeds if feed.done or feed.lost])
         await self._renew()
+
+    def _overdue(self, seconds: float) -> bool:
+        """Whether the worker was told to end so long ago."""
+        moment = asyncio.get_running_loop().time()
+        if self._told_to_end_at is None and self._given.stopping():
+            self._told_to_end_at = moment
+        return self._told_to_end_at is not None and moment - self._told_to_end_at > seconds
 
     async def _top_up(self) -> None:
         """Claim more when little is waiting; and one of each other emailer that is due."""
@@ -197,11 +212,16 @@ class Lane:
                 self.put_back(letter)
                 self._trouble = f"The mail server cannot be reached, trying again: {error}"
                 return
+            self._open.add(connection)
             talk = Talk(connection, self)
             try:
                 await talk.converse(letter)
             finally:
                 connection.close()
+                self._open.discard(connection)
+            if talk.cut:
+                self._trouble = f"The mail server broke off, trying again: {talk.cut}"
+                continue
             if talk.trouble:
                 self._trouble = (
                     f"The mail server wants no more for now, trying again: {talk.trouble}"
@@ -224,18 +244,32 @@ class Lane:
             # In turn, so that no emailer waits for another's end.
             self._feeds.remove(feed)
             self._feeds.append(feed)
-            while feed.waiting and not feed.lost:
+            while feed.waiting and not feed.lost and not self._on_trial(feed):
                 feed.out += 1
                 letter = feeds.compose(feed, feed.waiting.popleft(), self._given.now())
                 if isinstance(letter, Letter):
                     return letter
                 written = self._recorder.wish(refusals=[(feed, letter)])
-                written.add_done_callback(partial(_back, feed))
+                written.add_done_callback(partial(self._written, feed))
         return None
 
+    def _on_trial(self, feed: Feed) -> bool:
+        """Whether the feed has to wait for the one letter that its emailer may have under way."""
+        return feed.issue.breaker.on_trial and any(
+            other.out for other in self._feeds if other.issue is feed.issue
+        )
+
+    def _landed(self, feed: Feed) -> None:
+        feed.out -= 1
+        # A letter less under way: it may be what those who wait have waited for.
+        self._more.set()
+
+    def _written(self, feed: Feed, _done: asyncio.Future[bool]) -> None:
+        self._landed(feed)
+
     def put_back(self, letter: Letter) -> None:
-        letter.feed.out -= 1
         letter.feed.waiting.appendleft(letter.due)
+        self._landed(letter.feed)
 
     def attempt(self, letter: Letter) -> Attempt:
         return Attempt(
@@ -251,31 +285,57 @@ class Lane:
 
     async def may_start(self, answered: Told | None, letter: Letter) -> bool:
         started = await self._recorder.wish(outcomes=[answered] if answered else [], start=letter)
-        if answered is not None:
-            answered[0].out -= 1
+        await self._recorded(answered)
         if not started:
-            letter.feed.out -= 1
+            self._landed(letter.feed)
             await self._look_again(letter.feed)
         return started
 
     async def record(self, answered: Told | None) -> None:
         if answered is not None:
             await self._recorder.wish(outcomes=[answered])
-            answered[0].out -= 1
+            await self._recorded(answered)
 
     async def refuse(self, answered: Told | None, letter: Letter, outcome: Outcome) -> None:
         outcomes = [answered] if answered else []
         await self._recorder.wish(outcomes=outcomes, refusals=[(letter.feed, outcome)])
-        letter.feed.out -= 1
-        if answered is not None:
-            answered[0].out -= 1
+        await self._recorded(answered)
+        self._landed(letter.feed)
+
+    async def _recorded(self, answered: Told | None) -> None:
+        if answered is None:
+            return
+        feed, outcome = answered
+        if outcome.state == "sent":
+            was_on_trial = feed.issue.breaker.on_trial
+            feed.issue.breaker.accepted()
+            if was_on_trial:
+                await self._note_cuts(feed)
+        self._landed(feed)
 
     async def heed(self, letter: Letter, verdict: Verdict, said: str) -> None:
         if verdict.scope is Scope.SENDER:
-            same = [f for f in self._feeds if f.claim.emailer_id == letter.feed.claim.emailer_id]
-            await self._pause(same, f"The mail server refuses this sender: {said}")
+            await self._pause(
+                self._same(letter.feed), f"The mail server refuses this sender: {said}"
+            )
         if verdict.scope is Scope.ADDRESS:
             await self._on_thread(partial(self._suppress_now, letter.due.email_key))
+        breaker = letter.feed.issue.breaker
+        cuts = breaker.cuts
+        if notice := breaker.failed(verdict.scope, letter.cuts):
+            await self._pause(self._same(letter.feed), notice)
+        if breaker.cuts != cuts:
+            await self._note_cuts(letter.feed)
+
+    def _same(self, feed: Feed) -> list[Feed]:
+        """The feeds of the same emailer."""
+        return [other for other in self._feeds if other.issue is feed.issue]
+
+    async def _note_cuts(self, feed: Feed) -> None:
+        cuts = feed.issue.breaker.cuts
+        await self._on_thread(
+            partial(emailers.note_cuts, emailer_id=feed.claim.emailer_id, cuts=cuts)
+        )
 
     async def _pause(self, held: list[Feed], notice: str) -> None:
         """Stop what cannot go on without a person, at once, and mark nobody."""
@@ -292,11 +352,12 @@ class Lane:
     # On the ledger's thread, each with a session of its own.
 
     async def _on_thread(self, verb: Callable[[Session], T]) -> T:
-        def run() -> T:
+        def run(_again: bool) -> T:
             with self._given.sessions() as session:
                 return verb(session)
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, persistently, run)
 
     def _pause_now(self, emailer_id: int, notice: str, session: Session) -> None:
         with contextlib.suppress(emailers.NotPossible):
@@ -310,7 +371,3 @@ class Lane:
 
     def _waiting(self) -> int:
         return sum(len(feed.waiting) for feed in self._feeds if not feed.lost)
-
-
-def _back(feed: Feed, _written: asyncio.Future[bool]) -> None:
-    feed.out -= 1

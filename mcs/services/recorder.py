@@ -6,22 +6,19 @@ all, so the safety of a durable commit per message costs a fraction of one.
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.services import deliveries
 from mcs.services.deliveries import Outcome, Step
 from mcs.services.feeds import Feed, Letter
+from mcs.services.transactions import persistently
 
 log = logging.getLogger(__name__)
-
-RETRY_SECONDS = 0.5
 
 Told = tuple[Feed, Outcome]
 
@@ -92,52 +89,26 @@ class Recorder:
                 wish.answer.set_result(wish.start is None or wish.start.due.id in started)
 
     def _commit(self, wishes: list[_Wish]) -> set[int]:
-        """On the thread. Tries again while the database is away, as long as the lease lasts."""
+        """On the thread. Tries again while the database is away: the token tells what is ours."""
         steps = _steps(wishes)
-        until = self._now() + self._lease
-        confirmed: set[int] = set()
-        while True:
-            try:
-                with self._sessions() as session:
-                    now = self._now()
-                    started, lost = deliveries.advance(session, now, self._lease, steps.values())
-                break
-            except DBAPIError as error:
-                if self._now() > until:
-                    raise
-                log.warning("the database does not take the ledger's rows: %s", error.orig)
-                confirmed |= self._look_again(steps.values())
-        for feed in steps:
+
+        def write(again: bool) -> tuple[set[int], list[Step], datetime]:
+            with self._sessions() as session:
+                now = self._now()
+                started, lost = deliveries.advance(
+                    session, now, self._lease, steps.values(), again=again
+                )
+                for step in lost:
+                    deliveries.settle_late(session, step.claim, step.outcomes)
+                return started, lost, now
+
+        started, lost, now = persistently(write)
+        for feed, step in steps.items():
             feed.lease_until = now + self._lease
-        self._give_up(lost, {step.claim.slice_id: feed for feed, step in steps.items()})
-        return started | confirmed
-
-    def _look_again(self, steps: Iterable[Step]) -> set[int]:
-        """After an error nobody knows whether the COMMIT happened: keep only what is not written.
-
-        Returns the starts that turn out to be committed.
-        """
-        time.sleep(RETRY_SECONDS)
-        confirmed: set[int] = set()
-        try:
-            with self._sessions() as session:
-                for step in steps:
-                    ids = [o.delivery_id for o in step.outcomes] + step.starts
-                    sending = deliveries.still_sending(session, ids)
-                    begun = {id for id in step.starts if id in sending}
-                    confirmed |= begun
-                    step.starts = [id for id in step.starts if id not in begun]
-                    step.outcomes = [o for o in step.outcomes if o.delivery_id in sending]
-        except DBAPIError:
-            return set()
-        return confirmed
-
-    def _give_up(self, lost: list[Step], feeds: dict[int, Feed]) -> None:
-        for step in lost:
-            feeds[step.claim.slice_id].lost = True
-            log.warning("slice %d was taken over: this worker stops it", step.claim.slice_id)
-            with self._sessions() as session:
-                deliveries.settle_late(session, step.claim, step.outcomes)
+            if step in lost:
+                feed.lost = True
+                log.warning("slice %d was taken over: this worker stops it", feed.claim.slice_id)
+        return started
 
 
 def _steps(wishes: list[_Wish]) -> dict[Feed, Step]:

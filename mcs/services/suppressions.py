@@ -136,8 +136,10 @@ def _add(
 
 def _known(session: Session, recipient: Recipient) -> tuple[Contact | None, Campaign | None]:
     """The contact, locked so that two clicks at once become one suppression; the campaign."""
+    # Not FOR UPDATE: an emailer that is being started holds its own row and refers to this one,
+    # which would wait for it, and it for us.
     contact = session.scalars(
-        select(Contact).where(Contact.uid == recipient.contact_uid).with_for_update()
+        select(Contact).where(Contact.uid == recipient.contact_uid).with_for_update(key_share=True)
     ).first()
     campaign = session.scalars(
         select(Campaign).where(Campaign.uid == recipient.campaign_uid)

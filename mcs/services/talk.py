@@ -48,13 +48,17 @@ class Post(Protocol):
 
 
 class Talk:
-    """One connection's letters. ``trouble`` says afterwards why it is no good, if it is not."""
+    """One connection's letters.
+
+    Afterwards ``trouble`` says why the server wants no more, if so; ``cut`` why it broke off.
+    """
 
     def __init__(self, connection: Connection, post: Post) -> None:
         self._connection = connection
         self._post = post
         self._pipelining = connection.offers.pipelining
         self.trouble = ""
+        self.cut = ""
         self.carried = 0
 
     async def converse(self, first: Letter) -> None:
@@ -66,10 +70,16 @@ class Talk:
             try:
                 refusal = await self._hear_envelope(letter)
             except Disconnected as error:
-                self._post.put_back(letter)
-                # Between letters a server may simply end a connection (Yahoo does): no attempt.
-                if not self.carried:
-                    self.trouble = str(error)
+                if self.carried:
+                    # Between letters a server may simply end a connection (Yahoo does): no attempt.
+                    self._post.put_back(letter)
+                    break
+                # On a fresh connection it may be this very letter that ends it: an attempt, so
+                # that the others get their turn.
+                self.cut = str(error)
+                verdict = cut_off(False, self._post.on_doubt, self._post.attempt(letter))
+                await self._post.refuse(None, letter, outcome(letter, verdict, None, self._post))
+                await self._post.heed(letter, verdict, str(error))
                 break
             if refusal is not None:
                 verdict, reply = refusal
@@ -154,7 +164,9 @@ class Talk:
         if self._post.expired(letter):
             # Frozen between the commit and here: somebody else has taken the slice over.
             self._connection.close()
-            return None, None
+            at = self._post.attempt(letter).at
+            unsent = Outcome(letter.due.id, "pending", at, "the worker was held up before it began")
+            return (letter.feed, unsent), None
         self._connection.content(letter.message.data)
         self.carried += 1
         following = self._post.take() if self.carried < LETTERS_PER_CONNECTION else None
@@ -165,8 +177,9 @@ class Talk:
         except Disconnected as error:
             if following is not None:
                 self._post.put_back(following)
-            self.trouble = str(error)
+            self.cut = str(error)
             verdict = cut_off(error.dot_left, self._post.on_doubt, self._post.attempt(letter))
+            await self._post.heed(letter, verdict, str(error))
             return (letter.feed, outcome(letter, verdict, None, self._post)), None
         verdict = judge(Stage.DOT, reply, self._post.attempt(letter))
         if verdict.scope is not None:

@@ -1,9 +1,21 @@
 """The one way a service writes."""
 
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+# A restart of the database, or a failover to another.
+PATIENCE_SECONDS = 120.0
+RETRY_SECONDS = 0.5
 
 
 @contextmanager
@@ -21,3 +33,21 @@ def writing(session: Session) -> Iterator[None]:
     except BaseException:
         session.rollback()
         raise
+
+
+def persistently(verb: Callable[[bool], T]) -> T:
+    """Call ``verb``, again and again while the database is away or locked, for two minutes.
+
+    It is told whether a try before failed: then nobody knows whether that one's COMMIT happened.
+    """
+    until = time.monotonic() + PATIENCE_SECONDS
+    again = False
+    while True:
+        try:
+            return verb(again)
+        except (OperationalError, InterfaceError) as error:
+            if time.monotonic() > until:
+                raise
+            log.warning("the database does not answer, trying again: %s", error.orig)
+            again = True
+            time.sleep(RETRY_SECONDS)

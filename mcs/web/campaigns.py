@@ -16,7 +16,7 @@ from mcs.services import campaigns
 from mcs.services.campaigns import Fields, RefusedCampaign
 from mcs.web.forms import complain
 from mcs.web.frame import number, plural
-from mcs.web.parts import Day, id_in, line, lines, place, queue, searched, settings, word
+from mcs.web.parts import Day, Rate, id_in, line, lines, place, queue, searched, settings, word
 
 bp = Blueprint("campaigns", __name__, url_prefix="/campaigns")
 
@@ -36,6 +36,7 @@ class CampaignForm(FlaskForm):
     from_email = line("From address")
     reply_to = line("Reply-to address")
     postal_address = lines("Postal address")
+    send_rate = Rate("Messages a second, at most")
 
     def fields(self) -> Fields:
         return Fields(**{name: self[name].data for name in Fields.__dataclass_fields__})

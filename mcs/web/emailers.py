@@ -94,6 +94,7 @@ def _standing(emailer_id: int) -> dict[str, Any]:
         "scenario": emailer.scenario,
         "campaign": emailer.scenario.campaign,
         "progress": standing,
+        "retrying": emailers.retrying(db.session(), now, emailer_id),
         "now": now,
         "begun": emailer.recipients is not None,
         "live": standing.state not in OVER or standing.to_go > 0,

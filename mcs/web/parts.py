@@ -4,7 +4,7 @@ from datetime import date, time
 from typing import Any, cast
 
 from flask import current_app, request
-from wtforms import DateField, StringField, TextAreaField, TimeField
+from wtforms import DateField, FloatField, StringField, TextAreaField, TimeField
 
 from mcs.config import Settings
 from mcs.gateways.jobqueue import JobQueue
@@ -82,6 +82,19 @@ class Day(DateField):
                 self.data = date.fromisoformat(text)
             except ValueError:
                 raise ValueError("Write the date as year-month-day, such as 2026-11-24.") from None
+
+
+class Rate(FloatField):
+    """Messages a second, or nothing for no limit."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        text = " ".join(valuelist).strip()
+        self.data = None
+        if text:
+            try:
+                self.data = float(text.replace(",", "."))
+            except ValueError:
+                raise ValueError("Write a number, such as 50 or 0.5.") from None
 
 
 class TimeOfDay(TimeField):

@@ -32,6 +32,7 @@ def upgrade():
         sa.Column("from_email", sa.String(length=320), nullable=False),
         sa.Column("reply_to", sa.String(length=320), nullable=False),
         sa.Column("postal_address", sa.String(length=500), nullable=False),
+        sa.Column("send_rate", sa.Float(), nullable=True),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("archived_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -79,6 +80,12 @@ def upgrade():
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("since", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_sign_in_limits")),
+    )
+    op.create_table(
+        "throttles",
+        sa.Column("key", sa.String(length=40), nullable=False),
+        sa.Column("next_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_throttles")),
     )
     op.create_table(
         "users",
@@ -232,6 +239,7 @@ def upgrade():
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("notice", sa.String(length=500), nullable=False),
+        sa.Column("cuts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(
             "state IN ('planned', 'sending', 'paused', 'sent', 'cancelled', 'missed')",
@@ -425,6 +433,7 @@ def downgrade():
         batch_op.drop_index("ix_audit_log_noun_noun_id")
 
     op.drop_table("audit_log")
+    op.drop_table("throttles")
     op.drop_table("users")
     op.drop_table("sign_in_limits")
     op.drop_table("setup_tokens")
