@@ -12,7 +12,8 @@ from mcs.core.breaker import Breaker
 from mcs.core.message import CannotCompose, Composer, Message
 from mcs.models import Emailer
 from mcs.services import deliveries, emailers, letters
-from mcs.services.deliveries import Claim, Due, Outcome
+from mcs.services.deliveries import Claim, Due
+from mcs.services.steps import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,10 @@ def feed(session: Session, now: datetime, claim: Claim, prepared: Issue, lease: 
 def compose(feed: Feed, due: Due, now: datetime) -> Letter | Outcome:
     """The letter for one delivery; or, for a contact that none can be made for, its failure."""
     try:
-        message = feed.issue.composer.compose(letters.person(due, feed.issue.links), now)
+        # By the second, which is all a Date says: so the composer writes it once a second.
+        message = feed.issue.composer.compose(
+            letters.person(due, feed.issue.links), now.replace(microsecond=0)
+        )
     except CannotCompose as error:
         return Outcome(due.id, "failed", now, reason=f"no message could be made: {error.reason}")
     except Exception:

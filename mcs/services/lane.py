@@ -23,9 +23,10 @@ from mcs.core.outcomes import Attempt, Scope, Verdict
 from mcs.gateways import smtp
 from mcs.models import Emailer
 from mcs.services import deliveries, emailers, feeds, suppressions
-from mcs.services.deliveries import Outcome, Step
+from mcs.services.deliveries import Step
 from mcs.services.feeds import Feed, Issue, Letter
 from mcs.services.recorder import Recorder, Told
+from mcs.services.steps import Outcome
 from mcs.services.talk import Talk
 from mcs.services.transactions import persistently
 

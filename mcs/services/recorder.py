@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.services import deliveries
-from mcs.services.deliveries import Outcome, Step
+from mcs.services.deliveries import Step
 from mcs.services.feeds import Feed, Letter
+from mcs.services.steps import Outcome
 from mcs.services.transactions import persistently
 
 log = logging.getLogger(__name__)
