@@ -123,6 +123,7 @@ def _review(found: Import, error: str = "", uses: list[str] | None = None) -> st
         choices=[(use, WORDS[use]) for use in USES],
         sample=imports.preview(db.session(), found.id, PREVIEW_ROWS),
         exact=found.size <= imports.INLINE,
+        days=imports.REVIEW_DAYS,
         error=error,
     )
 
