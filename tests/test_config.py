@@ -106,7 +106,10 @@ def test_no_line_shows_a_secret(load: Callable[..., Settings]) -> None:
     ("given", "used"),
     [
         ("postgres://ada@db/mcs", "postgresql+psycopg://ada@db/mcs"),
-        ("postgresql://ada@db/mcs?sslmode=require", "postgresql+psycopg://ada@db/mcs?sslmode=require"),
+        (
+            "postgresql://ada@db/mcs?sslmode=require",
+            "postgresql+psycopg://ada@db/mcs?sslmode=require",
+        ),
         ("postgresql+psycopg://ada@db/mcs", "postgresql+psycopg://ada@db/mcs"),
         ("sqlite:////srv/mcs.db", "sqlite:////srv/mcs.db"),
     ],
@@ -144,8 +147,13 @@ def test_development_makes_up_what_is_missing_and_keeps_it(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("given", "port"),
-    [({}, 25), ({"MAIL_USE_TLS": "1"}, 587), ({"MAIL_USE_SSL": "1"}, 465), ({"MAIL_PORT": "2525"}, 2525)],
-)  # fmt: skip
+    [
+        ({}, 25),
+        ({"MAIL_USE_TLS": "1"}, 587),
+        ({"MAIL_USE_SSL": "1"}, 465),
+        ({"MAIL_USE_SSL": "1", "MAIL_PORT": "2525"}, 2525),
+    ],
+)
 def test_the_relays_usual_port(
     load: Callable[..., Settings], given: dict[str, str], port: int
 ) -> None:

@@ -1,5 +1,6 @@
 """Marie uploads her contacts: once, again, from two windows, with the power going out."""
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from mcs.services import imports
 from tests.people import add_campaign, add_contact
 
 SECRET = "a secret of the tests"
+AFTER_LEASE = imports.LEASE + timedelta(seconds=1)
 
 
 @dataclass
@@ -287,11 +289,12 @@ def test_an_import_that_never_gets_further_has_failed_with_a_sentence(
 
     monkeypatch.setattr(imports, "_record", broken_at_the_third)
     # The first one got somewhere.
-    for _ in range(1 + imports.ATTEMPTS):
-        assert imports.waiting_imports(session, now) == [import_id]
+    for number in range(1 + imports.ATTEMPTS):
+        later = now + number * AFTER_LEASE
+        assert imports.waiting_imports(session, later) == [import_id]
         with pytest.raises(ZeroDivisionError):
-            imports.run(session, lambda: now, import_id, secret=SECRET)
-        now += imports.LEASE + timedelta(seconds=1)
+            imports.run(session, itertools.repeat(later).__next__, import_id, secret=SECRET)
+    now += (1 + imports.ATTEMPTS) * AFTER_LEASE
     imports.run(session, lambda: now, import_id, secret=SECRET)
     session.expire_all()
     failed = session.get_one(Import, import_id)
@@ -315,12 +318,13 @@ def test_workers_that_die_count_only_until_it_gets_further(
     import_id = imports.upload(
         session, now, bell, campaign.id, "a.csv", [many(20_000)], False, secret=SECRET
     )
-    for _ in range(imports.ATTEMPTS + 3):
+    for number in range(imports.ATTEMPTS + 3):
+        later = now + number * AFTER_LEASE
         monkeypatch.setattr(imports, "_record", _cut_at(imports._record, call=2))
         with pytest.raises(PowerCut):
-            imports.run(session, lambda: now, import_id, secret=SECRET)
+            imports.run(session, itertools.repeat(later).__next__, import_id, secret=SECRET)
         monkeypatch.undo()
-        now += imports.LEASE + timedelta(seconds=1)
+    now += (imports.ATTEMPTS + 3) * AFTER_LEASE
     imports.run(session, lambda: now, import_id, secret=SECRET)
     session.expire_all()
     done = session.get_one(Import, import_id)

@@ -4,7 +4,6 @@ import io
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -15,7 +14,7 @@ from werkzeug.test import TestResponse
 
 from mcs.config import ROOT
 from mcs.gateways.jobqueue import JobQueue
-from mcs.services import emailers, imports, planning
+from mcs.services import campaigns, emailers, imports, planning
 from tests.people import add_campaign, add_contacts, add_scenario
 from tests.web.visitor import Visitor, words
 
@@ -27,7 +26,7 @@ GARBAGE = {
     "controls": "a\r\nBcc: eve@evil.example\x0b\x1b\x85\u2028b",
     "right to left": "\u202eשלום מרחב",
     "emoji": "👩‍👩‍👧‍👦🏳️‍🌈",
-    "lone surrogate": "a\ufffd\ud83d",
+    "no characters": "\ufeff\ufffe\U0010ffff\ufffd",
     "negative": "-1",
     "huge": str(10**40),
     "digits of others": "²٣",
@@ -167,21 +166,26 @@ def test_garbage_in_every_query(app: Flask, olgas: Visitor, kind: str) -> None:
         answered(olgas.get(f"{address(rule)}?{query}"), (rule, kind))
 
 
-@pytest.mark.parametrize("name", ["after", "before"])
-@pytest.mark.parametrize(
-    "value",
-    ["1", "0", str(2**31), str(2**63), "9" * 18, "9" * 200, "-1", "1.1", "2026-11-24 1",
-     "2026-11-24T10:00:00+00:00_1", "9999-12-31_5", "a_b", "_", "ann@people.example", "null", "%ff"],
+LISTS = (
+    *(f"/campaigns/?sort={sign}{name}" for name in campaigns.SORTS for sign in ("", "-")),
+    "/contacts/?", "/campaigns/1/contacts?", "/scenarios/?", "/campaigns/1/scenarios/?",
+    "/emailers/?", "/emailers/1?", "/imports/1?", "/activity/?", "/mailbox/?",
 )  # fmt: skip
-def test_places_in_lists_that_somebody_made_up(
-    app: Flask, olgas: Visitor, name: str, value: str
-) -> None:
-    for rule in rules(app, "GET"):
-        for sort in ("", "&sort=name", "&sort=-contacts", "&sort=next", "&sort=-start"):
-            path = f"{address(rule)}?{name}={value}{sort}"
-            answered(olgas.get(path), path)
-            if not rule.startswith(("/campaigns/",)) or "<" in rule:
-                break
+PLACES = (
+    "1", "0", str(2**31), str(2**63), "9" * 18, "9" * 200, "-1", "1.1", "2026-11-24 1",
+    "2026-11-24_1", "2026-11-24T10:00:00%2B00:00_1", "9999-12-31_5", f"2026-11-24_{2**70}",
+    "a_b", "_", "ann@people.example", "null", "[1,2]", '["a",1]', "%ff", "%00",
+)  # fmt: skip
+
+
+def test_places_in_lists_that_somebody_made_up(olgas: Visitor) -> None:
+    for path in LISTS:
+        for place in PLACES:
+            for name in ("after", "before"):
+                asked = f"{path}&{name}={place}"
+                answer = olgas.get(asked)
+                answered(answer, asked)
+                assert answer.status_code == 200, asked
 
 
 CAMPAIGN = {
@@ -228,18 +232,16 @@ def test_one_bad_field_among_good_ones(olgas: Visitor, path: str) -> None:
         assert olgas.get(page).status_code == 200, page
 
 
-ZOO = sorted((ROOT / "tests" / "files" / "contacts").iterdir())
-
-
-@pytest.mark.parametrize("file", ZOO, ids=lambda file: file.name)
-def test_any_file_as_contacts(olgas: Visitor, file: Path) -> None:
+def test_any_file_as_contacts(olgas: Visitor) -> None:
     """Each is taken or refused with words; what was taken can be looked at, and nobody is lost."""
-    for review in ("", "1"):
-        upload = (io.BytesIO(file.read_bytes()), file.name)
-        answer = olgas.post("/campaigns/1/contacts/upload", {"file": upload, "review": review})
-        answered(answer, file.name)
-        assert answer.status_code in (303, 422)
-        if answer.status_code == 303:
-            assert olgas.get(answer.location).status_code == 200
-            assert olgas.get(f"{answer.location}/rejected.csv").status_code == 200
-    assert "p0@people.example" in olgas.get("/contacts/").text
+    for file in sorted((ROOT / "tests" / "files" / "contacts").iterdir()):
+        for review in ("", "1"):
+            upload = (io.BytesIO(file.read_bytes()), file.name)
+            answer = olgas.post("/campaigns/1/contacts/upload", {"file": upload, "review": review})
+            answered(answer, file.name)
+            assert answer.status_code in (303, 422), file.name
+            if answer.status_code == 303:
+                assert olgas.get(answer.location).status_code == 200, file.name
+                assert olgas.get(f"{answer.location}/rejected.csv").status_code == 200, file.name
+    for number in range(3):
+        assert f"p{number}@people.example" in olgas.get(f"/contacts/?q=p{number}@people").text
