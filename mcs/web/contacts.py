@@ -9,6 +9,7 @@ from typing import Any
 from flask import (
     Blueprint,
     Response,
+    abort,
     flash,
     redirect,
     render_template,
@@ -191,9 +192,10 @@ def ask_remove(contact_id: int) -> str:
 @bp.post(id_in("/contacts/{contact_id}/remove"))
 def remove(contact_id: int) -> WerkzeugResponse:
     campaign = _scope()
-    if campaign is not None:
-        contacts.remove(db.session(), contact_id, campaign.id)
-        flash(f"They are no longer in {campaign.name}.")
+    if campaign is None:
+        abort(400)
+    contacts.remove(db.session(), contact_id, campaign.id)
+    flash(f"They are no longer in {campaign.name}.")
     return redirect(f"/contacts/{contact_id}", 303)
 
 
@@ -250,10 +252,15 @@ def _csv(rows: Iterator[list[str]]) -> Iterator[str]:
 
 
 def _scope() -> Campaign | None:
-    """The campaign that the address or the form names, or None for all of them."""
+    """The campaign that the address or the form names, or None for all of them.
+
+    A name that is none is not taken for "all": 404.
+    """
+    if not request.values.get("campaign"):
+        return None
     number = request.values.get("campaign", type=int)
     if number is None or not 0 < number <= LARGEST_ID:
-        return None
+        abort(404)
     return contacts.find_campaign(db.session(), number)
 
 

@@ -3,9 +3,14 @@
 from flask_wtf import FlaskForm
 
 
-def trimmed(value: str | None) -> str:
-    """What was typed, without the spaces around it; NUL, which PostgreSQL refuses, taken out."""
-    return (value or "").replace("\x00", "").strip()
+def typed(value: object) -> str:
+    """What was typed, as it was; NUL, which PostgreSQL refuses, taken out. A file was not typed."""
+    return value.replace("\x00", "") if isinstance(value, str) else ""
+
+
+def trimmed(value: object) -> str:
+    """What was typed, without the spaces around it."""
+    return typed(value).strip()
 
 
 def complain(form: FlaskForm, field: str, reason: str) -> None:

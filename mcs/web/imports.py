@@ -26,8 +26,6 @@ from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Import
 from mcs.services import campaigns, imports
-from mcs.services.unknown import Unknown
-from mcs.web.errors import PAGES, answer
 from mcs.web.forms import complain
 from mcs.web.frame import plural
 from mcs.web.parts import id_in, place, queue, settings
@@ -43,11 +41,6 @@ class UploadForm(FlaskForm):
     """One file; ``review`` comes beside it, from our own page only."""
 
     file = FileField("CSV file")
-
-
-@bp.errorhandler(Unknown)
-def not_there(_error: LookupError) -> ResponseReturnValue:
-    return answer(PAGES[404], 404)
 
 
 @bp.route(id_in("/campaigns/{campaign_id}") + "/contacts/upload", methods=["GET", "POST"])
@@ -123,6 +116,7 @@ def _review(found: Import, error: str = "", uses: list[str] | None = None) -> st
         choices=[(use, WORDS[use]) for use in USES],
         sample=imports.preview(db.session(), found.id, PREVIEW_ROWS),
         exact=found.size <= imports.INLINE,
+        days=imports.REVIEW_DAYS,
         error=error,
     )
 

@@ -9,7 +9,7 @@ from wtforms import DateField, FloatField, StringField, TextAreaField, TimeField
 from mcs.config import Settings
 from mcs.gateways.jobqueue import JobQueue
 from mcs.services.paging import At
-from mcs.web.forms import trimmed
+from mcs.web.forms import trimmed, typed
 
 # The largest number the databases can keep in an id: above it there is nothing to be found.
 LARGEST_ID = 2**31 - 1
@@ -67,8 +67,8 @@ def lines(label: str, *checks: Any) -> TextAreaField:
     return TextAreaField(label, list(checks), filters=[_as_typed], default="")
 
 
-def _as_typed(value: str | None) -> str:
-    return (value or "").replace("\r\n", "\n").replace("\x00", "")
+def _as_typed(value: object) -> str:
+    return typed(value).replace("\r\n", "\n")
 
 
 class Day(DateField):

@@ -21,8 +21,6 @@ from mcs.gateways import clock, mailer
 from mcs.models import Campaign, Scenario
 from mcs.services import attributes, audiences, previews, scenarios
 from mcs.services.scenarios import Fields, Frozen, Refused
-from mcs.services.unknown import Unknown
-from mcs.web import errors
 from mcs.web.forms import complain
 from mcs.web.parts import (
     Day,
@@ -86,11 +84,6 @@ class ScenarioForm(FlaskForm):
             self.date.data,
             self.time.data,
         )
-
-
-@bp.app_errorhandler(Unknown)
-def not_found(_error: Unknown) -> tuple[str, int]:
-    return errors.answer(errors.PAGES[404], 404)
 
 
 @bp.errorhandler(Frozen)
