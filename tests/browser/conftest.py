@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from tests.conftest import TEST_DATABASE
 from tests.flows.installation import Installation
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+# One connection, so that sending takes long enough to be looked at.
+SLOW = {"MCS_WORKERS": "1", "MCS_SMTP_CONNECTIONS": "1"}
 QUIET = (
     "--no-sandbox",
+    "--lang=en-GB",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -50,7 +54,7 @@ def database_of_installation(request: pytest.FixtureRequest) -> str:
 def installation(tmp_path: Path, database_of_installation: str) -> Iterator[Installation]:
     """As a newcomer starts it: with the embedded Redis and mail catcher."""
     url = database_of_installation.replace("postgresql+psycopg://", "postgres://")
-    running = Installation(tmp_path, {"DATABASE_URL": url} if url else {})
+    running = Installation(tmp_path, SLOW | ({"DATABASE_URL": url} if url else {}))
     yield running
     running.stop()
     print(running.log.read_text()[-5000:])
@@ -78,6 +82,12 @@ class Catcher:
 
     def hold(self) -> None:
         self._process().suspend()
+
+    def breathe(self) -> None:
+        """For a moment only, in which some messages pass and most do not."""
+        self.go_on()
+        time.sleep(0.02)
+        self.hold()
 
     def go_on(self) -> None:
         self._process().resume()

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize
 
 VENDOR = Path(__file__).parent / "vendor"
-DESKTOP = {"width": 1280, "height": 800}
-PHONE = {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1280, "height": 800}
+PHONE: ViewportSize = {"width": 390, "height": 844}
+# A list of fifty lines looks the same further down.
+LONGEST = 2600
 # What a browser says of an answer that is meant to be a refusal; its page is looked at all the same.
 MEANT = "responded with a status of 4"
 # The rules that a theme has a say in; the others see the same document in light and dark.
@@ -64,12 +66,13 @@ class Viewer:
         page = page or self.page
         page.wait_for_load_state()
         page.evaluate("document.fonts.ready.then(() => true)")
+        self._unroll(page, DESKTOP)
         for theme in ("light", "dark"):
             page.emulate_media(color_scheme=theme)
             self._shoot(page, f"{name}-{theme}")
             self._ask_axe(page, f"{name}, {theme}", COLOURS if theme == "dark" else [])
         page.emulate_media(color_scheme="light")
-        page.set_viewport_size(PHONE)
+        self._unroll(page, PHONE)
         self._shoot(page, f"{name}-phone")
         width = page.evaluate("document.documentElement.scrollWidth")
         if width > PHONE["width"]:
@@ -77,8 +80,15 @@ class Viewer:
         page.set_viewport_size(DESKTOP)
         self.seen[name] = urlsplit(page.url).path
 
+    def _unroll(self, page: Page, size: ViewportSize) -> None:
+        """As high as the page: what sticks to the window's edge then covers nothing."""
+        page.set_viewport_size(size)
+        height = page.evaluate("document.documentElement.scrollHeight")
+        if height > size["height"]:
+            page.set_viewport_size({"width": size["width"], "height": min(height, LONGEST)})
+
     def _shoot(self, page: Page, name: str) -> None:
-        page.screenshot(path=self.folder / f"{name}.png", full_page=True)
+        page.screenshot(path=self.folder / f"{name}.png")
 
     def _ask_axe(self, page: Page, name: str, rules: list[str]) -> None:
         """By these rules, or by all. A frame with an email in it is somebody else's page."""
