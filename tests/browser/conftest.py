@@ -30,6 +30,13 @@ QUIET = (
 )
 
 
+def begin(folder: Path, database_url: str) -> Installation:
+    """As a newcomer starts it, with the embedded Redis and mail catcher; the database, too, where
+    none is named."""
+    url = database_url.replace("postgresql+psycopg://", "postgres://")
+    return Installation(folder, SLOW | ({"DATABASE_URL": url} if url else {}))
+
+
 @pytest.fixture
 def chromium() -> Iterator[Browser]:
     """For one test only: Playwright's loop must not outlive it in this process."""
@@ -52,9 +59,7 @@ def database_of_installation(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def installation(tmp_path: Path, database_of_installation: str) -> Iterator[Installation]:
-    """As a newcomer starts it: with the embedded Redis and mail catcher."""
-    url = database_of_installation.replace("postgresql+psycopg://", "postgres://")
-    running = Installation(tmp_path, SLOW | ({"DATABASE_URL": url} if url else {}))
+    running = begin(tmp_path, database_of_installation)
     yield running
     running.stop()
     print(running.log.read_text()[-5000:])

@@ -11,8 +11,10 @@ import pytest
 from flask import Flask
 from playwright.sync_api import FrameLocator, Page, expect
 from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
 
 from mcs.config import ROOT
+from mcs.models import Emailer
 from tests.browser.conftest import Catcher
 from tests.browser.viewer import Viewer
 from tests.conftest import wait_until
@@ -301,7 +303,7 @@ def press(page: Page, button: str) -> None:
 
 
 def decide_what_was_missed(viewer: Viewer, ledger: Engine, campaign: str) -> None:
-    """SQL stands in for an outage that lasted longer than the late limit."""
+    """A row stands in for an outage that lasted longer than the late limit."""
     page = viewer.page
     page.goto(f"{campaign}/scenarios/new")
     page.get_by_label("Name", exact=True).fill("Last call before frost")
@@ -309,11 +311,13 @@ def decide_what_was_missed(viewer: Viewer, ledger: Engine, campaign: str) -> Non
     page.get_by_label("Content").fill("Dear {{ first_name }},\n\nfrost comes on Sunday.")
     page.locator("#schedule-button").click()
     expect(page).to_have_url(re.compile(r"/scenarios/\d+$"))
-    scenario = path(page).rsplit("/", 1)[-1]
-    with ledger.begin() as connection:
-        connection.execute(
-            text("UPDATE emailers SET state = 'missed' WHERE scenario_id = :id"), {"id": scenario}
-        )
+    viewer.look("scenario-for-fewer")
+    earlier = datetime.now(UTC) - timedelta(hours=5)
+    with Session(ledger) as session:
+        missed = Emailer(scenario_id=int(path(page).rsplit("/", 1)[-1]), state="missed")
+        missed.scheduled_at = missed.created_at = earlier
+        session.add(missed)
+        session.commit()
     page.goto("/")
     viewer.look("home-needs-a-person")
     page.get_by_role("link", name="Last call before frost").first.click()

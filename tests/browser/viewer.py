@@ -14,7 +14,7 @@ DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 # A list of fifty lines looks the same further down.
 LONGEST = 2600
-# What a browser says of an answer that is meant to be a refusal; its page is looked at all the same.
+# What a browser says of an answer that is meant to be a refusal; its page is looked at, too.
 MEANT = "responded with a status of 4"
 # The rules that a theme has a say in; the others see the same document in light and dark.
 COLOURS = ["color-contrast", "link-in-text-block"]
@@ -30,8 +30,9 @@ def axe() -> str:
 
 
 class Viewer:
-    """A browser window. ``seen`` maps the name of each look to the path it was at; ``complaints``
-    are errors on the console, refusals by the content security policy among them, and the looks'."""
+    """A browser window. ``seen`` maps the name of each look to the path it was at. ``complaints``
+    are those of the looks, and errors on the console, the content security policy's among them.
+    """
 
     def __init__(
         self, browser: Browser, base_url: str, folder: Path, *, scripts: bool = True

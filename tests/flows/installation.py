@@ -1,4 +1,4 @@
-"""MCS as people install it: all its processes, on a folder of their own, for stories from outside."""
+"""MCS as people install it, all its processes, on a folder of their own: for outsiders."""
 
 import os
 import re
