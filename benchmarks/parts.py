@@ -166,13 +166,14 @@ class Installation:
 
     @contextlib.contextmanager
     def working(
-        self, workers: int, mail_port: int, connections: int
+        self, workers: int, mail_port: int, connections: int, **more: str
     ) -> Iterator[list["subprocess.Popen[bytes]"]]:
         """Real worker processes and a real clock, as the Procfile starts them."""
         environ = self.stage.environ(
             self.database_url,
             MAIL_PORT=str(mail_port),
             MCS_SMTP_CONNECTIONS=str(connections),
+            **more,
         )
         running = [self.stage.run([sys.executable, "worker.py"], environ) for _ in range(workers)]
         running.append(self.stage.run([sys.executable, "-m", "mcs.clock"], environ))

@@ -11,8 +11,9 @@ from mcs.config import Settings
 from mcs.core.breaker import Breaker
 from mcs.core.message import CannotCompose, Composer, Message
 from mcs.models import Emailer
-from mcs.services import deliveries, emailers, letters
+from mcs.services import deliveries, emailers, letters, pacer
 from mcs.services.deliveries import Claim, Due
+from mcs.services.pacer import Limit
 from mcs.services.steps import Outcome
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class Issue:
     composer: Composer
     links: letters.Unsubscribing
     give_up_at: datetime
+    limits: tuple[Limit, ...]
     breaker: Breaker
 
 
@@ -63,6 +65,7 @@ def issue(session: Session, settings: Settings, emailer_id: int) -> Issue:
         composer=Composer(letters.template(settings, campaign, scenario)),
         links=letters.Unsubscribing(settings, campaign.uid),
         give_up_at=emailers.give_up_at(emailer),
+        limits=pacer.limits(settings, campaign),
         breaker=Breaker(emailer.cuts),
     )
     session.commit()

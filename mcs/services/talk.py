@@ -25,6 +25,9 @@ class Post(Protocol):
     def take(self) -> Letter | None:
         """A letter to send next, if one is there."""
 
+    async def next(self) -> Letter | None:
+        """A letter to send next, waiting for one; None when there will be none."""
+
     def put_back(self, letter: Letter) -> None:
         """A letter that was taken and not tried."""
 
@@ -66,7 +69,13 @@ class Talk:
         letter: Letter | None = first
         answered: Told | None = None
         self._introduce(first)
-        while letter is not None:
+        while True:
+            if letter is None:
+                await self._post.record(answered)
+                answered = None
+                letter = await self._another()
+                if letter is None:
+                    break
             try:
                 refusal = await self._hear_envelope(letter)
             except Disconnected as error:
@@ -97,6 +106,17 @@ class Talk:
         await self._post.record(answered)
         if self._connection.open:
             await self._connection.quit()
+
+    async def _another(self) -> Letter | None:
+        """After none was at hand: wait for one, as long as this connection can carry it."""
+        if self.trouble or self.cut or self.carried >= LETTERS_PER_CONNECTION:
+            return None
+        if not self._connection.open:
+            return None
+        letter = await self._post.next()
+        if letter is not None:
+            self._introduce(letter)
+        return letter
 
     def _introduce(self, letter: Letter) -> None:
         """Send the envelope; without pipelining, its first line."""

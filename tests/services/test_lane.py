@@ -43,6 +43,7 @@ def given(
         now=lambda: now,
         dice=lambda: 0.5,
         stopping=lambda: False,
+        start_due=lambda session: None,
     )
 
 
