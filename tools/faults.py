@@ -1,7 +1,8 @@
 """``make faults``: every story about faults with all its seeds, on SQLite and on PostgreSQL.
 
 Prints a table in Markdown, which docs/reliability.md keeps. Exit code 1 when a story failed.
-Arguments are handed to pytest (such as ``-k kills``); MCS_TEST_PROCESSES is how many run at once.
+Arguments are handed to pytest (such as ``-k kills``). MCS_TEST_PROCESSES is how many run at once,
+MCS_FAULTS=5 limits the seeds.
 """
 
 import os
@@ -56,7 +57,7 @@ def _run(database: str, arguments: list[str]) -> dict[str, Told]:
         report = Path(folder) / "report.xml"
         command = [str(BIN / "pytest"), "-q", "tests/faults", f"--junitxml={report}"]
         command += ["-n", os.environ.get("MCS_TEST_PROCESSES", "4"), "--dist", "worksteal"]
-        environ = os.environ | {"MCS_FAULTS": "all", "MCS_TEST_DATABASE": database}
+        environ = {"MCS_FAULTS": "all", **os.environ, "MCS_TEST_DATABASE": database}
         subprocess.run([*command, *arguments], cwd=ROOT, env=environ, check=False)
         return _read(report)
 

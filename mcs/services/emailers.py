@@ -444,18 +444,22 @@ def _move(
 
 
 def locked(session: Session, emailer_id: int) -> Emailer:
-    """The emailer, locked after its scenario: the order in which who edits a scenario locks."""
+    """The emailer, locked after its scenario: the order in which who edits a scenario locks.
+
+    FOR NO KEY UPDATE: who changes a slice or a delivery twice in one transaction has PostgreSQL
+    look for the emailer again (FOR KEY SHARE), holding the slice that we may be waiting for.
+    """
     of_emailer = select(Emailer.scenario_id).where(Emailer.id == emailer_id)
     session.execute(
         select(Scenario.id)
         .where(Scenario.id == of_emailer.scalar_subquery())
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
     emailer = session.scalars(
         select(Emailer)
         .where(Emailer.id == emailer_id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     ).first()
     if emailer is None:

@@ -109,11 +109,15 @@ class Lane:
     # The keeper: claims, renews, releases, and decides when it is over.
 
     async def _serve(self) -> None:
-        number = min(self._settings.smtp_connections, max(1, self._waiting()))
-        talking = [asyncio.create_task(self._talk()) for _ in range(number)]
+        talking = [asyncio.create_task(self._talk())]
         pacing = asyncio.create_task(self._pace())
         try:
             while not all(task.done() for task in talking) and not self._overdue(DRAIN_SECONDS + 1):
+                # A lane that began with one letter may have claimed thousands since. One that the
+                # server wanted no more of stays in the list, and is not made up for.
+                number = min(self._settings.smtp_connections, self._waiting())
+                for _ in range(number - len(talking)):
+                    talking.append(asyncio.create_task(self._talk()))
                 await self._keep()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hungry.wait(), KEEPER_SECONDS)

@@ -493,11 +493,13 @@ def _refusal(sendings: list[Emailer]) -> str | None:
 def _claim_unbegun(session: Session, scenario_id: int) -> Scenario:
     """The scenario, locked against an alarm that would begin it in this very moment."""
     scenario = session.scalars(
-        select(Scenario).where(Scenario.id == scenario_id).with_for_update()
+        select(Scenario).where(Scenario.id == scenario_id).with_for_update(key_share=True)
     ).one_or_none()
     if scenario is None:
         raise Unknown(f"scenario {scenario_id}")
-    locked = select(Emailer).where(Emailer.scenario_id == scenario_id).with_for_update()
+    locked = (
+        select(Emailer).where(Emailer.scenario_id == scenario_id).with_for_update(key_share=True)
+    )
     refusal = _refusal(list(session.scalars(locked.execution_options(populate_existing=True))))
     if refusal is not None:
         raise Frozen(refusal)

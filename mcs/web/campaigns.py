@@ -81,7 +81,8 @@ def index() -> str:
 
 @bp.route("/new", methods=["GET", "POST"])
 def new() -> ResponseReturnValue:
-    form = CampaignForm(timezone=str(settings().timezone))
+    zone = str(settings().timezone)
+    form = CampaignForm(timezone=zone, start_date=today(clock.now(), zone))
     fields = accepted(form)
     if fields is not None:
         campaign_id = campaigns.create(db.session(), clock.now(), fields, current_user.id)

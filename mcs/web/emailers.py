@@ -14,7 +14,7 @@ from mcs.core import words
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Emailer
-from mcs.services import emailers, ledger, scenarios
+from mcs.services import audiences, emailers, ledger, scenarios
 from mcs.services.emailers import NotPossible
 from mcs.web.parts import (
     Day,
@@ -97,12 +97,21 @@ def _standing(emailer_id: int) -> dict[str, Any]:
         "retrying": emailers.retrying(db.session(), now, emailer_id),
         "now": now,
         "begun": emailer.recipients is not None,
+        "audience": _audience(emailer),
         "live": standing.state not in OVER or standing.to_go > 0,
         "pace": _pace(standing, now),
         "punctual": _punctual(standing.late_by),
         "from_now": words.from_now,
         "duration": words.span,
     }
+
+
+def _audience(emailer: Emailer) -> audiences.Audience | None:
+    """Who would get it, while nobody has been counted yet."""
+    if emailer.state != "planned":
+        return None
+    scenario = emailer.scenario
+    return audiences.count(db.session(), scenario.campaign_id, scenario.excludes_id)
 
 
 def _pace(standing: emailers.Progress, now: datetime) -> str:
@@ -161,6 +170,7 @@ def ask_cancel(emailer_id: int) -> str:
         action=f"/emailers/{emailer_id}/cancel",
         verb="Stop it for good" if emailer.recipients is not None else "Do not send it",
         back=f"/emailers/{emailer_id}",
+        keep="Keep it",
     )
 
 

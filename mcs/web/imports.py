@@ -179,3 +179,9 @@ def example() -> ResponseReturnValue:
 @bp.app_template_filter("rows")
 def rows(count: int | None) -> str:
     return plural(count or 0, "row")
+
+
+@bp.app_template_filter("sentence")
+def sentence(reason: str) -> str:
+    """A reason that stands by itself: with a capital letter."""
+    return reason[:1].upper() + reason[1:]

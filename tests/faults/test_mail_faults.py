@@ -180,28 +180,28 @@ def test_one_address_that_breaks_the_connection_fails_alone(world: Begin) -> Non
     here.wait_sent(emailer_id, 39)
 
 
-@pytest.mark.short
-def test_one_poisonous_contact_among_five_thousand(world: Begin) -> None:
+@pytest.mark.parametrize("people", [pytest.param(500, marks=pytest.mark.short), 5000])
+def test_one_poisonous_contact_among_many(people: int, world: Begin) -> None:
     here = world()
-    here.people(5000)
+    here.people(people)
     with here.engine.begin() as connection:
         connection.execute(
             text(
-                "UPDATE contacts SET email = :email WHERE email_key = 'p2500@people.example'",
+                "UPDATE contacts SET email = :email WHERE email_key = 'p250@people.example'",
             ),
-            {"email": "p2500@people.example>\r\nRCPT TO:<eve@evil.example"},
+            {"email": "p250@people.example>\r\nRCPT TO:<eve@evil.example"},
         )
         connection.execute(
             text(
-                "UPDATE contacts SET attributes = '[3]' WHERE email_key = 'p2600@people.example'",
+                "UPDATE contacts SET attributes = '[3]' WHERE email_key = 'p260@people.example'",
             )
         )
     here.begin(workers=2)
     emailer_id = here.scenario()
     here.wait_over(emailer_id, 120)
     book = here.book(emailer_id)
-    assert book.by_state["sent"] >= 4998
-    assert book.by_state["sent"] + book.by_state["failed"] == 5000
+    assert book.by_state["sent"] >= people - 2
+    assert book.by_state["sent"] + book.by_state["failed"] == people
     here.audit(emailer_id, 0)
 
 

@@ -127,7 +127,8 @@ class World:
     def end(self) -> None:
         """Leave nothing behind; a second time does nothing."""
         for process in self.processes.values():
-            for child in _children(process.pid):
+            # One that has ended already may have given its number to a stranger.
+            for child in _children(process.pid) if process.poll() is None else []:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()
             process.kill()

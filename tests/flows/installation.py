@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,8 @@ import psutil
 from mcs.config import ROOT
 from tests.conftest import wait_until
 from tests.mail import free_port
+
+OWNER = {"email": "ada@shop.example", "password": "correct horse battery staple"}
 
 
 class Installation:
@@ -60,3 +63,8 @@ class Installation:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(40)
+
+
+def next_minute(beyond: timedelta = timedelta(seconds=4)) -> datetime:
+    """The next full minute that is at least ``beyond`` away: the form's times are minutes."""
+    return (datetime.now(UTC) + beyond + timedelta(minutes=1)).replace(second=0, microsecond=0)

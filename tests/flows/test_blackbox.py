@@ -13,12 +13,11 @@ from sqlalchemy import Engine, text
 
 from mcs.config import ROOT
 from tests.conftest import wait_until
-from tests.flows.installation import Installation
+from tests.flows.installation import OWNER, Installation, next_minute
 from tests.flows.outsider import Outsider
 from tests.mail import Caught, MailServer
 
 EXAMPLES = ROOT / "examples" / "contacts.csv"
-OWNER = {"email": "ada@shop.example", "password": "correct horse battery staple"}
 
 
 @pytest.fixture
@@ -37,11 +36,6 @@ def installation(
     yield running
     running.stop()
     print(running.log.read_text()[-5000:])
-
-
-def next_minute(beyond: timedelta = timedelta(seconds=4)) -> datetime:
-    """The next full minute that is at least ``beyond`` away: the form's times are minutes."""
-    return (datetime.now(UTC) + beyond + timedelta(minutes=1)).replace(second=0, microsecond=0)
 
 
 def valid_addresses() -> set[str]:
