@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 import pytest
 from flask import Flask
-from flask_wtf import FlaskForm
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from mcs.config import ROOT
 from mcs.gateways.jobqueue import JobQueue
 from mcs.services import campaigns, emailers, imports, planning
+from mcs.web.forms import FileForm, Form
 from tests.people import add_campaign, add_contacts, add_scenario
 from tests.web.visitor import Visitor, words
 
@@ -90,7 +90,7 @@ def all_fields() -> set[str]:
     """The names of every form's fields, and what else a view reads."""
     named = {
         name
-        for form in FlaskForm.__subclasses__()
+        for form in [*Form.__subclasses__(), *FileForm.__subclasses__()]
         for name in dir(form)
         if hasattr(getattr(form, name), "field_class")
     }
