@@ -94,6 +94,10 @@ def test_what_cannot_be_is_one_line(
     assert "\n" not in str(refused.value)
 
 
+def test_a_secret_may_have_commas(load: Callable[..., Settings]) -> None:
+    assert load(SECRET_KEY="a, b, c and so on, up to 16").secret_key.endswith("up to 16")
+
+
 def test_no_line_shows_a_secret(load: Callable[..., Settings]) -> None:
     for changes in ({"SECRET_KEY": "hunter2"}, {"DATABASE_URL": "mysql://ada:hunter2@db.example"},
                     {"REDIS_URL": "http://:hunter2@redis.example"}):  # fmt: skip

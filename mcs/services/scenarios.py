@@ -16,7 +16,7 @@ from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Emailer, Scenario
 from mcs.services import attributes, audiences, planning
 from mcs.services.audiences import Audience
-from mcs.services.paging import At, Order, Page, Rows, turn
+from mcs.services.paging import At, Order, Page, Rows, read_number, turn
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
 
@@ -142,7 +142,10 @@ def _key_of(scenario: Scenario) -> str:
 
 def _read_key(text: str) -> tuple[date, time, int]:
     on, at, number = text.split("_")
-    return date.fromisoformat(on), time.fromisoformat(at), int(number)
+    moment = time.fromisoformat(at)
+    if moment.tzinfo is not None:
+        raise ValueError(text)
+    return date.fromisoformat(on), moment, read_number(number)
 
 
 def find(session: Session, scenario_id: int) -> Listed:

@@ -16,7 +16,6 @@ from flask import (
     request,
     stream_with_context,
 )
-from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as WerkzeugResponse
 from wtforms.validators import InputRequired, Length
 
@@ -26,7 +25,7 @@ from mcs.gateways import clock
 from mcs.models import Campaign
 from mcs.services import attributes, contacts
 from mcs.services.contacts import Refused
-from mcs.web.forms import complain, trimmed
+from mcs.web.forms import Form, complain, trimmed
 from mcs.web.parts import LARGEST_ID, id_in, line, place, searched, settings, word
 
 bp = Blueprint("contacts", __name__)
@@ -38,7 +37,7 @@ REASONS = {
 }
 
 
-class ContactForm(FlaskForm):
+class ContactForm(Form):
     email = line("Email address", InputRequired("Enter the email address."))
     name = line("Name", Length(max=200, message="A name has up to 200 characters."))
 

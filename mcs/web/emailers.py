@@ -6,7 +6,6 @@ from typing import Any
 
 from flask import Blueprint, flash, redirect, render_template
 from flask_login import current_user
-from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 from wtforms.validators import InputRequired
 
@@ -16,6 +15,7 @@ from mcs.gateways import clock
 from mcs.models import Emailer
 from mcs.services import audiences, emailers, ledger, scenarios
 from mcs.services.emailers import NotPossible
+from mcs.web.forms import Form
 from mcs.web.parts import (
     Day,
     TimeOfDay,
@@ -32,7 +32,7 @@ bp = Blueprint("emailers", __name__)
 OVER = ("sent", "cancelled")
 
 
-class NewTimeForm(FlaskForm):
+class NewTimeForm(Form):
     date = Day("New date", [InputRequired("Choose the new date.")])
     time = TimeOfDay("New time", [InputRequired("Choose the new time.")])
 

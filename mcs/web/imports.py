@@ -15,7 +15,6 @@ from flask import (
     stream_with_context,
 )
 from flask.typing import ResponseReturnValue
-from flask_wtf import FlaskForm
 from flask_wtf.file import FileField
 from werkzeug.datastructures import FileStorage
 
@@ -26,7 +25,7 @@ from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Import
 from mcs.services import campaigns, imports
-from mcs.web.forms import complain
+from mcs.web.forms import FileForm, Form, complain
 from mcs.web.frame import plural
 from mcs.web.parts import id_in, place, queue, settings
 
@@ -37,7 +36,7 @@ PREVIEW_ROWS = 6
 ENCODINGS = {"utf-8-sig": "UTF-8", "cp1252": "Windows (cp1252)"}
 
 
-class UploadForm(FlaskForm):
+class UploadForm(FileForm):
     """One file; ``review`` comes beside it, from our own page only."""
 
     file = FileField("CSV file")
@@ -106,7 +105,7 @@ def _review(found: Import, error: str = "", uses: list[str] | None = None) -> st
     layout = Layout.from_json(found.mapping)
     return render_template(
         "imports/review.html",
-        form=FlaskForm(),
+        form=Form(),
         found=found,
         campaign=found.campaign,
         layout=layout,

@@ -67,7 +67,7 @@ def lines(label: str, *checks: Any) -> TextAreaField:
     return TextAreaField(label, list(checks), filters=[_as_typed], default="")
 
 
-def _as_typed(value: object) -> str:
+def _as_typed(value: str | None) -> str:
     return typed(value).replace("\r\n", "\n")
 
 

@@ -2,7 +2,6 @@
 
 from flask import Blueprint, abort, current_app, flash, redirect, render_template, request
 from flask_login import current_user
-from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 from wtforms.validators import InputRequired
 
@@ -10,13 +9,13 @@ from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import User
 from mcs.services import users
-from mcs.web.forms import complain
+from mcs.web.forms import Form, complain
 from mcs.web.parts import id_in, line
 
 bp = Blueprint("users", __name__, url_prefix="/users")
 
 
-class InviteForm(FlaskForm):
+class InviteForm(Form):
     email = line("Email address", InputRequired("Enter the person's email address."))
 
 

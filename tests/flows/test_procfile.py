@@ -70,7 +70,7 @@ def host(
             "DATABASE_URL": database_url.replace("postgresql+psycopg://", "postgres://"),
             "REDIS_URL": redis_url,
             "SECRET_KEY": "a secret of the host, long enough",
-            "MCS_UNSUBSCRIBE_KEYS": "a key of the host, long enough",
+            "MCS_UNSUBSCRIBE_KEYS": "an older key of the host",
             "MCS_BASE_URL": "https://mcs.example",
             "MAIL_SERVER": "127.0.0.1",
             "MAIL_PORT": str(mail_server.port),

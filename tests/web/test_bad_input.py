@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 import pytest
 from flask import Flask
-from flask_wtf import FlaskForm
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from mcs.config import ROOT
 from mcs.gateways.jobqueue import JobQueue
 from mcs.services import campaigns, emailers, imports, planning
+from mcs.web.forms import FileForm, Form
 from tests.people import add_campaign, add_contacts, add_scenario
 from tests.web.visitor import Visitor, words
 
@@ -90,7 +90,7 @@ def all_fields() -> set[str]:
     """The names of every form's fields, and what else a view reads."""
     named = {
         name
-        for form in FlaskForm.__subclasses__()
+        for form in [*Form.__subclasses__(), *FileForm.__subclasses__()]
         for name in dir(form)
         if hasattr(getattr(form, name), "field_class")
     }
@@ -174,6 +174,7 @@ LISTS = (
 PLACES = (
     "1", "0", str(2**31), str(2**63), "9" * 18, "9" * 200, "-1", "1.1", "2026-11-24 1",
     "2026-11-24_1", "2026-11-24T10:00:00%2B00:00_1", "9999-12-31_5", f"2026-11-24_{2**70}",
+    f"2026-11-24_10:00_{2**70}", "2026-11-24_10:00%2B14:00_1", "1_a%00b", f"{2**70}_a",
     "a_b", "_", "ann@people.example", "null", "[1,2]", '["a",1]', "%ff", "%00",
 )  # fmt: skip
 
