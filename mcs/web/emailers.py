@@ -108,7 +108,7 @@ def _standing(emailer_id: int) -> dict[str, Any]:
 
 def _audience(emailer: Emailer) -> audiences.Audience | None:
     """Who would get it, while nobody has been counted yet."""
-    if emailer.state != "planned":
+    if emailer.recipients is not None or emailer.state not in ("planned", "missed"):
         return None
     scenario = emailer.scenario
     return audiences.count(db.session(), scenario.campaign_id, scenario.excludes_id)
