@@ -14,7 +14,7 @@ from mcs.core.walltime import instant
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import AuditEntry, Batch, Delivery, Emailer, Scenario, Slice, UtcDateTime
 from mcs.models.sql import random_hex
-from mcs.services import audiences
+from mcs.services import audiences, planning
 from mcs.services.transactions import writing
 
 # Large enough that a worker rarely asks for the next, small enough that several share the end.
@@ -335,6 +335,9 @@ def _start(session: Session, now: datetime, emailer_id: int, late_limit: timedel
             return False  # withdrawn since the bell was set
         if emailer.state != "planned" or emailer.scheduled_at > now:
             return False
+        intended = planning.intended(emailer.scenario, emailer.scenario.campaign)
+        if intended is None or intended > now:
+            return False  # edited or switched off since; the planner is about to say so here too
         if now - emailer.scheduled_at > late_limit:
             _move(session, now, emailer_id, "missed", notice=_too_late(emailer, now))
             return False

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session, aliased, contains_eager
 
 from mcs.models import Campaign, Delivery, Emailer, Import, Scenario, Slice
 from mcs.services import audiences
-from mcs.services.planning import intended
+from mcs.services.planning import intended, stands
 
 # Local dates and UTC ones differ by less than a day either way.
 A_DAY = timedelta(days=1)
@@ -121,7 +121,7 @@ def _coming(
     begun = exists().where(
         Emailer.scenario_id == Scenario.id,
         Emailer.state != "planned",
-        or_(Emailer.state != "cancelled", Emailer.recipients.is_not(None)),
+        stands(),
     )
     query = (
         select(Scenario)

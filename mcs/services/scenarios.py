@@ -105,8 +105,7 @@ def _latest_emailer_id() -> Any:
         select(func.max(Emailer.id))
         .where(
             Emailer.scenario_id == Scenario.id,
-            # One that was cancelled before it began says nothing of the scenario any more.
-            or_(Emailer.state != "cancelled", Emailer.recipients.is_not(None)),
+            planning.stands(),
         )
         .correlate(Scenario)
         .scalar_subquery()

@@ -187,6 +187,31 @@ def test_nothing_goes_out_early(session: Session, now: datetime, queue: JobQueue
     assert emailers.progress(session, emailer_id).state == "sending"
 
 
+@pytest.mark.parametrize("change", ["later", "draft", "inactive", "over"])
+def test_what_was_changed_in_the_last_moment_does_not_go_out(
+    session: Session, now: datetime, queue: JobQueue, change: str
+) -> None:
+    # The edit is committed, and whoever made it has not come to planning it anew.
+    campaign = add_campaign(session)
+    add_contact(session, campaign, "Ann")
+    scenario = add_scenario(session, campaign)
+    (emailer_id,) = planning.plan_day(session, now - timedelta(hours=1), queue)
+    if change == "later":
+        scenario.date = date(2026, 11, 28)
+    elif change == "draft":
+        scenario.state, scenario.date = "draft", None
+    elif change == "inactive":
+        campaign.active = False
+    else:
+        campaign.start_date = date(2026, 11, 24)
+    session.commit()
+    emailers.send(session, now, queue, emailer_id, LIMIT)
+    assert [state for _, state, _ in planned(session)] == ["planned"]
+    planning.plan_day(session, now, queue)
+    at = datetime(2026, 11, 28, 9, 0, tzinfo=UTC)
+    assert planned(session) == ([(scenario.id, "planned", at)] if change == "later" else [])
+
+
 def test_a_campaign_without_postal_address_cannot_start(
     session: Session, now: datetime, queue: JobQueue
 ) -> None:
