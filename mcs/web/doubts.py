@@ -1,6 +1,6 @@
 """The page of an emailer's deliveries in doubt, and the buttons that settle them."""
 
-from flask import Blueprint, flash, redirect, render_template, request
+from flask import Blueprint, abort, flash, redirect, render_template, request
 from flask_login import current_user
 from werkzeug.wrappers import Response
 
@@ -9,7 +9,7 @@ from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.services import emailers, ledger, settling
 from mcs.services.emailers import NotPossible
-from mcs.web.parts import id_in, place, queue
+from mcs.web.parts import LARGEST_BIG_ID, id_in, place, queue
 
 bp = Blueprint("doubts", __name__)
 
@@ -35,10 +35,15 @@ def show(emailer_id: int) -> str:
 
 @bp.post(id_in("/emailers/{emailer_id}/doubts"))
 def settle(emailer_id: int) -> Response:
-    """Settle ``delivery``, or all of the emailer without it, as ``answer`` says."""
+    """Settle ``delivery``, or all of the emailer without it, as ``answer`` says.
+
+    What is no number is not taken for "all": 404.
+    """
     ledger.find(db.session(), emailer_id)
     answer = request.form.get("answer", "")
     delivery_id = request.form.get("delivery", type=int)
+    if "delivery" in request.form and not 0 < (delivery_id or 0) <= LARGEST_BIG_ID:
+        abort(404)
     if answer not in settling.ANSWERS:
         flash("Choose what became of it: it arrived, it did not, or send it again.", "error")
         return redirect(f"/emailers/{emailer_id}/doubts", 303)

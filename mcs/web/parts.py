@@ -13,6 +13,8 @@ from mcs.web.forms import trimmed, typed
 
 # The largest number the databases can keep in an id: above it there is nothing to be found.
 LARGEST_ID = 2**31 - 1
+LARGEST_BIG_ID = 2**63 - 1  # Of a delivery.
+YEARS = range(2000, 2201)
 
 
 def id_in(rule: str) -> str:
@@ -79,9 +81,13 @@ class Day(DateField):
         self.data = None
         if text:
             try:
-                self.data = date.fromisoformat(text)
+                found = date.fromisoformat(text)
             except ValueError:
                 raise ValueError("Write the date as year-month-day, such as 2026-11-24.") from None
+            # At the ends of the calendar there are wall times that no instant belongs to.
+            if found.year not in YEARS:
+                raise ValueError("Check the year.")
+            self.data = found
 
 
 class Rate(FloatField):

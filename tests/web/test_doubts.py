@@ -78,6 +78,16 @@ def test_again_sends_the_doubtful_again(olga: Visitor, session: Session, doubtfu
     assert session.get_one(Emailer, doubtful).state == "sending"
 
 
+@pytest.mark.parametrize("delivery", ["", "abc", "1.0", "0", "-1", str(2**63), str(10**40)])
+def test_what_is_no_delivery_is_not_taken_for_all(
+    olga: Visitor, session: Session, doubtful: int, delivery: str
+) -> None:
+    olga.get(f"/emailers/{doubtful}/doubts")
+    fields = {"answer": "sent", "delivery": delivery}
+    assert olga.post(f"/emailers/{doubtful}/doubts", fields).status_code == 404
+    assert states(session) == ["in_doubt", "in_doubt", "failed"]
+
+
 @pytest.mark.parametrize("fields", [{}, {"answer": "maybe"}, {"answer": "sent", "delivery": "999"}])
 def test_nonsense_settles_nothing(
     olga: Visitor, session: Session, doubtful: int, fields: dict[str, object]
