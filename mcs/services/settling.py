@@ -138,5 +138,7 @@ def _move(
 def _reopen(session: Session, now: datetime, emailer: Emailer, slices: Sequence[Slice]) -> None:
     if emailer.state == "sent" and any(piece.pending for piece in slices):
         emailer.state, emailer.finished_at = "sending", None
+        emailer.paced_from = now
+        emailer.paced_sent = sum(piece.sent for piece in slices)
     session.flush()
     emailers.record_served(session, emailer.id)
