@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 
 # A window: short enough that a worker which dies, or has nothing more to send, wastes little.
 WINDOW = timedelta(milliseconds=250)
+# A slot unused for so long is gone, so that a worker held up by something else makes no burst.
+KEPT = timedelta(seconds=1)
 
 
 def window_size(rate: float) -> int:
@@ -41,11 +43,17 @@ class Allowance:
 
     def may_go(self, now: datetime) -> bool:
         """Whether a message may start now."""
+        while self._slots and self._slots[0] < now - KEPT:
+            self._slots.popleft()
         return bool(self._slots) and self._slots[0] <= now
 
     def use(self) -> None:
         """A message starts."""
         self._slots.popleft()
+
+    def is_near(self, now: datetime) -> bool:
+        """Whether a message may start now, or within a window."""
+        return bool(self._slots) and self._slots[0] <= now + WINDOW
 
     def wants_more(self, now: datetime) -> bool:
         """Whether to reserve another window, so that sending does not stop for it."""

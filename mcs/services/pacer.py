@@ -49,9 +49,19 @@ class Pacer:
             self._of(limit).use()
 
     def reservations(self, wanted: Iterable[tuple[Limit, ...]]) -> list[Callable[[Session], None]]:
-        """The verbs that reserve what is running short, for whoever has messages to send."""
+        """The verbs that reserve what is running short, for whoever has messages to send.
+
+        What a message waits for first is reserved first: while its campaign's next slot is far
+        off, it takes none of the installation's, which others could use.
+        """
         moment = self._now()
-        short = {limit for kept in wanted for limit in kept if self._of(limit).wants_more(moment)}
+        short = set()
+        for kept in wanted:
+            for limit in kept:
+                if self._of(limit).wants_more(moment):
+                    short.add(limit)
+                if not self._of(limit).is_near(moment):
+                    break
         return [partial(self._reserve, limit) for limit in sorted(short, key=lambda it: it.key)]
 
     def next_slot(self, wanted: Iterable[tuple[Limit, ...]]) -> datetime | None:

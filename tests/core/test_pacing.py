@@ -32,6 +32,16 @@ def test_slots_come_one_by_one() -> None:
     assert allowance.next_slot() is None
 
 
+def test_slots_that_were_not_used_are_gone() -> None:
+    allowance = Allowance(rate=10)
+    allowance.add(NOW, 100)
+    gone = 0
+    while allowance.may_go(NOW + timedelta(seconds=8)):
+        allowance.use()
+        gone += 1
+    assert gone <= 11
+
+
 def test_more_is_wanted_before_the_last_slot_is_used() -> None:
     allowance = Allowance(rate=100)
     allowance.add(NOW, 50)
