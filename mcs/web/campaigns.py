@@ -7,6 +7,7 @@ from flask import Blueprint, flash, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 
+from mcs.core import words
 from mcs.core.timelines import CAMPAIGN_STATES, today
 from mcs.extensions import db
 from mcs.gateways import clock
@@ -14,7 +15,6 @@ from mcs.models import Campaign
 from mcs.services import campaigns
 from mcs.services.campaigns import Fields, RefusedCampaign
 from mcs.web.forms import Form, complain
-from mcs.web.frame import number, plural
 from mcs.web.parts import Day, Rate, id_in, line, lines, place, queue, searched, settings, word
 
 bp = Blueprint("campaigns", __name__, url_prefix="/campaigns")
@@ -167,15 +167,15 @@ def ask(campaign: Campaign, question: str, verb: str, also: str) -> str:
     """The page before a destructive act, with the consequence in numbers."""
     taken = campaigns.withdrawal(db.session(), clock.now(), campaign.id)
     consequences = [
-        f"{plural(taken.sends, 'planned email')} to {plural(taken.recipients, 'recipient')}"
-        " will not go out."
+        f"{words.count(taken.sends, 'planned email')} to"
+        f" {words.count(taken.recipients, 'recipient')} will not go out."
         if taken.sends
         else "No email is planned, so nothing is withdrawn.",
     ]
     if taken.sending:
         consequences.append(
-            f"{number(taken.sending)} {'is' if taken.sending == 1 else 'are'} being sent or paused,"
-            " and not touched by this: cancel it on its own page."
+            f"{words.number(taken.sending)} {'is' if taken.sending == 1 else 'are'} being sent"
+            " or paused, and not touched by this: cancel it on its own page."
         )
     return render_template(
         "confirm.html",

@@ -19,6 +19,7 @@ from flask_wtf.file import FileField
 from werkzeug.datastructures import FileStorage
 
 from mcs.config import ROOT
+from mcs.core import words
 from mcs.core.columns import USES, WORDS
 from mcs.core.tables import DELIMITERS, BadFile, Layout
 from mcs.extensions import db
@@ -26,7 +27,6 @@ from mcs.gateways import clock
 from mcs.models import Import
 from mcs.services import campaigns, imports
 from mcs.web.forms import FileForm, Form, complain
-from mcs.web.frame import plural
 from mcs.web.parts import id_in, place, queue, settings
 
 bp = Blueprint("imports", __name__)
@@ -177,7 +177,7 @@ def example() -> ResponseReturnValue:
 
 @bp.app_template_filter("rows")
 def rows(count: int | None) -> str:
-    return plural(count or 0, "row")
+    return words.count(count or 0, "row")
 
 
 @bp.app_template_filter("sentence")
