@@ -7,7 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, aliased, contains_eager
 
 from mcs.core import content, walltime, words
@@ -98,6 +98,18 @@ def listing(
     columns = (on, func.coalesce(Scenario.time, _UNTIMED), Scenario.id)
     order = Order(columns, when != "upcoming", _read_key)
     return turn(session, query, order, at, limit, Listed, lambda row: _key_of(row.scenario))
+
+
+def of_campaign(session: Session, campaign_id: int) -> list[Listed]:
+    """All scenarios of a campaign in the order in which they go out, those without a time last."""
+    latest = aliased(Emailer)
+    query = (
+        select(Scenario, latest)
+        .outerjoin(latest, latest.id == _latest_emailer_id())
+        .where(Scenario.campaign_id == campaign_id)
+        .order_by(Scenario.date.is_(None), Scenario.date, Scenario.time, Scenario.id)
+    )
+    return [Listed(scenario, emailer) for scenario, emailer in session.execute(query)]
 
 
 def _latest_emailer_id() -> Any:
@@ -462,6 +474,12 @@ def delete(session: Session, now: datetime, queue: JobQueue, scenario_id: int) -
         scenario = _claim_unbegun(session, scenario_id)
         campaign_id = scenario.campaign_id
         session.execute(delete_rows(Emailer).where(Emailer.scenario_id == scenario_id))
+        # Nobody got it, so one that leaves its recipients out leaves out those before it.
+        session.execute(
+            update(Scenario)
+            .where(Scenario.excludes_id == scenario_id)
+            .values(excludes_id=scenario.excludes_id)
+        )
         session.delete(scenario)
     planning.plan_campaign(session, now, queue, campaign_id)
 
