@@ -64,6 +64,7 @@ class Connection(asyncio.Protocol):
         self._ended: str | None = None
         self._transport: asyncio.Transport | None = None
         self._dot_out = False
+        self._after_dot = 0
         self._patience: asyncio.TimerHandle | None = None
         self._patience_seconds = self._patient_until = 0.0
 
@@ -102,8 +103,8 @@ class Connection(asyncio.Protocol):
 
     def content(self, data: bytes) -> None:
         """Send a message's dot-stuffed content and the final dot; one reply follows."""
-        self._dot_out = True
         self._write(data + b".\r\n")
+        self._dot_out, self._after_dot = True, 0
 
     async def reply(self, seconds: float = COMMAND_SECONDS) -> Reply:
         """The next reply. Raises Disconnected when there will be none."""
@@ -160,6 +161,7 @@ class Connection(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None and self._ended is None:
             self._transport.write(data)
+            self._after_dot += len(data)
 
     async def _more(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -203,9 +205,10 @@ class Connection(asyncio.Protocol):
             self._end(f"the mail server said nothing for {self._patience_seconds:g} s")
 
     def _disconnected(self, why: str) -> Disconnected:
-        # What the transport still holds has not left: then the dot, which comes last, has not.
+        # What the transport still holds has not left. That is the dot too, unless it holds no more
+        # than what was written after it: the envelope of the next message.
         unsent = self._transport.get_write_buffer_size() if self._transport else 0
-        return Disconnected(why, dot_left=self._dot_out and not unsent)
+        return Disconnected(why, dot_left=self._dot_out and unsent <= self._after_dot)
 
     def _end(self, why: str) -> None:
         if self._ended is None:
