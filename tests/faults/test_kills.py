@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from tests.conftest import wait_until
 from tests.faults.conftest import Begin
@@ -129,7 +130,7 @@ def test_a_frozen_horse_that_wakes_starts_nothing(world: Begin, seeds: Seeds) ->
 
 
 def _freeze(here: World) -> tuple[list[int], int]:
-    """Stop every horse, but none that holds SQLite's lock: that would stop everybody else."""
+    """Stop every horse, but none that holds a lock: SQLite's would stop everybody else."""
     while True:
         horses = here.horses()
         stopped = here.kill_horses(signal.SIGSTOP)
@@ -138,8 +139,11 @@ def _freeze(here: World) -> tuple[list[int], int]:
                 path = here.settings.database_url.removeprefix("sqlite:///")
                 with sqlite3.connect(path, timeout=0.5) as other:
                     other.execute("BEGIN IMMEDIATE")
+            else:
+                with here.engine.connect() as connection:
+                    connection.exec_driver_sql("SELECT id FROM slices FOR UPDATE NOWAIT")
             return horses, stopped
-        except sqlite3.OperationalError:
+        except (sqlite3.OperationalError, OperationalError):
             for horse in horses:
                 os.kill(horse, signal.SIGCONT)
             time.sleep(0.02)
