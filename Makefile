@@ -1,5 +1,5 @@
 # The commands people type. PYTHON=/path/to/python3.11 chooses which Python makes .venv.
-.PHONY: run test faults format
+.PHONY: run test bench faults format
 
 run:
 	@sh tools/venv requirements.txt
@@ -8,6 +8,11 @@ run:
 test:
 	@sh tools/venv requirements-dev.txt
 	@exec .venv/bin/python tools/checks.py
+
+bench:
+	@sh tools/venv requirements-dev.txt
+	@.venv/bin/python -m benchmarks.send
+	@.venv/bin/python -m benchmarks.memory
 
 format:
 	@sh tools/venv requirements-dev.txt

@@ -14,10 +14,12 @@ from mcs.services import due, emailers, imports, lane, planning
 
 
 def plan_day() -> None:
-    """Plan the day ahead: rung at 06:00, and each minute as a safety net."""
+    """Plan the day ahead, and let go of files that waited too long: rung at 06:00, and each minute
+    as a safety net."""
     here = runtime()
     with here.sessions() as session:
         planning.plan_day(session, clock.now(), here.queue)
+        imports.forget_reviews(session, clock.now())
 
 
 def tick() -> None:

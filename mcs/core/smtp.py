@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 LONGEST_REPLY = 64 * 1024
 _LINE = re.compile(rb"^([2-5][0-9]{2})(?:([ -])(.*))?$", re.DOTALL)
-_SIMPLE = re.compile(rb"[2-5][0-9]{2} [ -~]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ENHANCED = re.compile(r"^([245]\.\d{1,3}\.\d{1,3})(?:\s|$)")
 
@@ -56,9 +55,6 @@ class ReplyReader:
         return replies
 
     def _take(self, line: bytes) -> Reply | None:
-        if not self._lines and _SIMPLE.fullmatch(line):
-            # What nearly every reply is; the rest costs three times as much.
-            return Reply(int(line[:3]), (line[4:].decode("ascii"),))
         found = _LINE.match(line)
         if found is None:
             raise BadReply(f"the server said {line[:80]!r}, which is no SMTP reply")

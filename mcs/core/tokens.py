@@ -40,7 +40,7 @@ class Signer:
 
     def sign(self, recipient: Recipient) -> str:
         # What the serializer's dumps() makes, but for deriving the key, and trying to compress,
-        # anew for each message: 6 us instead of 37.
+        # anew for each message: 7 us instead of 21.
         said = _JSON.encode([recipient.contact_uid, recipient.campaign_uid])
         payload = base64_encode(said)
         signature = base64_encode(hmac.digest(self._key, payload, "sha256"))

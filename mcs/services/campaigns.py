@@ -18,7 +18,7 @@ from mcs.models import Batch, BatchContact, Campaign, Emailer, Scenario
 from mcs.services import audiences, audit, outlook, planning
 from mcs.services.audiences import Audience
 from mcs.services.outlook import Upcoming
-from mcs.services.paging import At, Order, Page, turn
+from mcs.services.paging import At, Order, Page, read_number, turn
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
 
@@ -378,12 +378,14 @@ def _order(sort: str) -> tuple[Order, Any]:
 
 def _read_name_key(text: str) -> tuple[str, int]:
     number, name = text.split("_", 1)
-    return name, int(number)
+    if "\x00" in name:
+        raise ValueError(text)
+    return name, read_number(number)
 
 
 def _read_date_key(text: str) -> tuple[date, int]:
     day, number = text.split("_")
-    return date.fromisoformat(day), int(number)
+    return date.fromisoformat(day), read_number(number)
 
 
 def _runs(session: Session, campaign_id: int) -> list[Run]:

@@ -1,8 +1,8 @@
 """Steps: what a lane writes with each commit, as ready SQL.
 
 This runs once per group of messages, thousands of times a minute, so the statements are texts with
-arrays in them: the same few words whatever the group's size. Built anew by the ORM they cost 5 ms
-of processor time a commit, as they stand here 0.4 ms, less than the commit's own wait for the disk.
+arrays in them: the same few words whatever the group's size. When the ORM built them anew for each
+commit, a commit took four times as much processor time (docs/adr/0010-lane-speed.md).
 """
 
 import json

@@ -6,7 +6,6 @@ from zoneinfo import available_timezones
 from flask import Blueprint, flash, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
-from flask_wtf import FlaskForm
 
 from mcs.core.timelines import CAMPAIGN_STATES, today
 from mcs.extensions import db
@@ -14,7 +13,7 @@ from mcs.gateways import clock
 from mcs.models import Campaign
 from mcs.services import campaigns
 from mcs.services.campaigns import Fields, RefusedCampaign
-from mcs.web.forms import complain
+from mcs.web.forms import Form, complain
 from mcs.web.frame import number, plural
 from mcs.web.parts import Day, Rate, id_in, line, lines, place, queue, searched, settings, word
 
@@ -24,7 +23,7 @@ SORT_WORDS = tuple(sign + name for name in campaigns.SORTS for sign in ("", "-")
 ONE = id_in("/{campaign_id}")
 
 
-class CampaignForm(FlaskForm):
+class CampaignForm(Form):
     """What may be said of a campaign; what cannot be is the service's to say."""
 
     name = line("Name")
@@ -81,7 +80,8 @@ def index() -> str:
 
 @bp.route("/new", methods=["GET", "POST"])
 def new() -> ResponseReturnValue:
-    form = CampaignForm(timezone=str(settings().timezone))
+    zone = str(settings().timezone)
+    form = CampaignForm(timezone=zone, start_date=today(clock.now(), zone))
     fields = accepted(form)
     if fields is not None:
         campaign_id = campaigns.create(db.session(), clock.now(), fields, current_user.id)

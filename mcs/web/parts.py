@@ -9,7 +9,7 @@ from wtforms import DateField, FloatField, StringField, TextAreaField, TimeField
 from mcs.config import Settings
 from mcs.gateways.jobqueue import JobQueue
 from mcs.services.paging import At
-from mcs.web.forms import trimmed
+from mcs.web.forms import trimmed, typed
 
 # The largest number the databases can keep in an id: above it there is nothing to be found.
 LARGEST_ID = 2**31 - 1
@@ -68,7 +68,7 @@ def lines(label: str, *checks: Any) -> TextAreaField:
 
 
 def _as_typed(value: str | None) -> str:
-    return (value or "").replace("\r\n", "\n").replace("\x00", "")
+    return typed(value).replace("\r\n", "\n")
 
 
 class Day(DateField):
