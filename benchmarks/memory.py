@@ -112,6 +112,7 @@ def _send_for_a_while(settings: config.Settings, emailer_id: int) -> float:
         now=clock.now,
         dice=random.random,
         stopping=lambda: time.monotonic() > until,
+        start_due=lambda _session: None,
     )
     with sessions() as session:
         slices = session.scalars(

@@ -46,11 +46,20 @@ class Progress:
     started_at: datetime | None
     finished_at: datetime | None
     next_due_at: datetime | None
+    paced_from: datetime | None
+    paced_sent: int
     notice: str
 
     @property
     def to_go(self) -> int:
         return self.pending + self.sending
+
+    def per_second(self, now: datetime) -> float | None:
+        """Messages sent a second since it last began to move; None when too few to tell."""
+        sent = self.sent - self.paced_sent
+        if self.paced_from is None or sent < 10:
+            return None
+        return sent / max((now - self.paced_from).total_seconds(), 1.0)
 
     @property
     def late_by(self) -> timedelta | None:
@@ -134,7 +143,7 @@ def resume(
         # One letter at a time, until it is seen that the server is well again.
         emailer.cuts = min(emailer.cuts, 1)
         session.flush()
-        _wake(session, now, emailer_id)
+        _wake(session, now, emailer)
     ring(session, now, queue, emailer_id)
 
 
@@ -172,7 +181,7 @@ def send_now(
             _refuse_incomplete(emailer)
             _set_off(session, now, emailer)
         else:
-            _wake(session, now, emailer_id)
+            _wake(session, now, emailer)
         _move(session, now, emailer_id, "sending", user_id)
     ring(session, now, queue, emailer_id)
 
@@ -267,6 +276,8 @@ def progress(session: Session, emailer_id: int) -> Progress:
         started_at=emailer.started_at,
         finished_at=emailer.finished_at,
         next_due_at=next_due_at,
+        paced_from=emailer.paced_from,
+        paced_sent=emailer.paced_sent,
         notice=emailer.notice,
     )
 
@@ -356,7 +367,7 @@ def _set_off(session: Session, now: datetime, emailer: Emailer) -> None:
     if written != recipients:
         # A contact left the batch in between: nothing is committed, the bell rings again.
         raise RuntimeError(f"{written} deliveries for {recipients} recipients")
-    emailer.recipients, emailer.started_at = recipients, now
+    emailer.recipients, emailer.started_at, emailer.paced_from = recipients, now, now
     session.flush()
 
 
@@ -506,11 +517,13 @@ def _unschedule(session: Session, now: datetime, scenario_id: int) -> None:
     )
 
 
-def _wake(session: Session, now: datetime, emailer_id: int) -> None:
+def _wake(session: Session, now: datetime, emailer: Emailer) -> None:
     """Let the slices that wait for a server that was away be tried at once."""
+    emailer.paced_from, emailer.paced_sent = now, _served(session, emailer.id)
+    session.flush()
     session.execute(
         update(Slice)
-        .where(Slice.emailer_id == emailer_id, Slice.pending > 0, Slice.claim_token.is_(None))
+        .where(Slice.emailer_id == emailer.id, Slice.pending > 0, Slice.claim_token.is_(None))
         .values(due_at=now)
         .execution_options(synchronize_session=False)
     )

@@ -108,7 +108,7 @@ def _standing(emailer_id: int) -> dict[str, Any]:
 
 def _audience(emailer: Emailer) -> audiences.Audience | None:
     """Who would get it, while nobody has been counted yet."""
-    if emailer.state != "planned":
+    if emailer.recipients is not None or emailer.state not in ("planned", "missed"):
         return None
     scenario = emailer.scenario
     return audiences.count(db.session(), scenario.campaign_id, scenario.excludes_id)
@@ -116,10 +116,9 @@ def _audience(emailer: Emailer) -> audiences.Audience | None:
 
 def _pace(standing: emailers.Progress, now: datetime) -> str:
     """``1,200 a minute, done in 2 minutes``; empty when there is nothing to go by."""
-    if standing.state != "sending" or standing.started_at is None or standing.sent < 20:
+    per_second = standing.per_second(now)
+    if standing.state != "sending" or per_second is None:
         return ""
-    seconds = max((now - standing.started_at).total_seconds(), 1.0)
-    per_second = standing.sent / seconds
     left = words.span(timedelta(seconds=standing.to_go / per_second + 1))
     return f"{words.number(round(per_second * 60))} a minute; at this pace done in {left}"
 

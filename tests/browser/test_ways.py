@@ -148,10 +148,11 @@ def walk(page: Page) -> None:
     stops = []
     for _ in range(120):
         page.keyboard.press("Tab")
-        here = page.evaluate("document.activeElement.outerHTML.slice(0, 160)")
+        here = page.evaluate("document.activeElement.outerHTML.slice(0, 240)")
         if here.startswith("<body"):
             break
-        if not here.startswith("<iframe"):
+        # What a browser itself draws inside an element, a date's calendar, only it can see.
+        if not here.startswith("<iframe") and 'type="date"' not in here:
             assert page.evaluate(SHOWS_FOCUS), f"the focus is not seen at {here}"
         stops.append(here)
     else:

@@ -40,6 +40,7 @@ class Ledger:
     recipients: int
     notice: str
     rows: list[tuple[str, str, str]]  # message_id, state, email
+    contacts: int  # different ones
 
     @property
     def by_state(self) -> Counter[str]:
@@ -63,12 +64,18 @@ def ledger(engine: Engine, emailer_id: int) -> Ledger:
         ).one()
         rows = connection.execute(
             text(
-                "SELECT d.message_id, d.state, c.email FROM deliveries d"
+                "SELECT d.message_id, d.state, c.email, c.id FROM deliveries d"
                 " JOIN contacts c ON c.id = d.contact_id WHERE d.emailer_id = :id"
             ),
             {"id": emailer_id},
         ).all()
-    return Ledger(head.state, head.recipients or 0, head.notice, [(r[0], r[1], r[2]) for r in rows])
+    return Ledger(
+        head.state,
+        head.recipients or 0,
+        head.notice,
+        [(row[0], row[1], row[2]) for row in rows],
+        len({row[3] for row in rows}),
+    )
 
 
 def problems(
@@ -81,7 +88,7 @@ def problems(
     times = Counter(message.delivery for message in took)
     states = {id: state for id, state, _email in book.rows}
     emails = {id: email for id, _state, email in book.rows}
-    if len(book.rows) != book.recipients or len(set(emails.values())) != book.recipients:
+    if len(book.rows) != book.recipients or book.contacts != book.recipients:
         found.append(f"{len(book.rows)} deliveries for {book.recipients} recipients")
     if sum(book.by_state[state] for state in SETTLED) != book.recipients:
         found.append(f"not all are settled: {dict(book.by_state)}")

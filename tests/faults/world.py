@@ -54,7 +54,9 @@ class World:
             **environ,
         }
         self.settings = config.load(self.given | {"DATABASE_URL": database_direct or database_url})
-        self.engine: Engine = configure_engine(create_engine(self.settings.database_url))
+        self.engine: Engine = configure_engine(
+            create_engine(self.settings.database_url, pool_pre_ping=True)
+        )
         self.sessions: sessionmaker[Session] = sessionmaker(self.engine)
         self.queue = JobQueue(self.redis.url)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}

@@ -239,6 +239,8 @@ def upgrade():
         sa.Column("recipients", sa.Integer(), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("paced_from", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("paced_sent", sa.Integer(), server_default="0", nullable=False),
         sa.Column("notice", sa.String(length=500), nullable=False),
         sa.Column("cuts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
