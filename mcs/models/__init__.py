@@ -9,6 +9,7 @@ from mcs.models.emailers import Emailer, Slice
 from mcs.models.imports import Import, ImportChunk, RejectedRow
 from mcs.models.scenarios import Scenario
 from mcs.models.suppressions import Suppression
+from mcs.models.throttles import Throttle
 from mcs.models.users import SetupToken, SignInLimit, User
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "SignInLimit",
     "Slice",
     "Suppression",
+    "Throttle",
     "User",
     "UtcDateTime",
     "configure_engine",

@@ -18,12 +18,13 @@ from mcs.models import Batch, BatchContact, Campaign, Emailer, Scenario
 from mcs.services import audiences, audit, outlook, planning
 from mcs.services.audiences import Audience
 from mcs.services.outlook import Upcoming
-from mcs.services.paging import At, Order, Page, turn
+from mcs.services.paging import At, Order, Page, read_number, turn
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
 
 PAGE_LENGTH = 25
 SORTS = ("name", "start")
+SLOWEST, FASTEST = 0.01, 100_000  # Messages a second.
 LONGEST = {"name": 200, "description": 5000, "from_name": 200, "postal_address": 500}
 
 
@@ -48,6 +49,7 @@ class Fields:
     from_email: str = ""
     reply_to: str = ""
     postal_address: str = ""
+    send_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -294,6 +296,8 @@ def check(given: Fields) -> Fields:
     _check_timeline(given, reasons)
     if given.timezone not in available_timezones():
         reasons["timezone"] = "Choose a time zone from the list, such as Europe/Berlin."
+    if given.send_rate is not None and not SLOWEST <= given.send_rate <= FASTEST:
+        reasons["send_rate"] = f"Use a number from {SLOWEST} to {FASTEST:,}, or leave it empty."
     if reasons:
         raise RefusedCampaign(reasons)
     return one_line
@@ -374,12 +378,14 @@ def _order(sort: str) -> tuple[Order, Any]:
 
 def _read_name_key(text: str) -> tuple[str, int]:
     number, name = text.split("_", 1)
-    return name, int(number)
+    if "\x00" in name:
+        raise ValueError(text)
+    return name, read_number(number)
 
 
 def _read_date_key(text: str) -> tuple[date, int]:
     day, number = text.split("_")
-    return date.fromisoformat(day), int(number)
+    return date.fromisoformat(day), read_number(number)
 
 
 def _runs(session: Session, campaign_id: int) -> list[Run]:

@@ -46,6 +46,10 @@ CHUNK = 256 * 1024
 INLINE = 256 * 1024
 SLICE = 2_000
 LEASE = timedelta(seconds=60)
+# So many jobs may end half-way at the same rows, before it is taken for a fault of ours.
+ATTEMPTS = 5
+# How long a file waits for its review.
+REVIEW_DAYS = 7
 _CONTACTS = Base.metadata.tables["contacts"]
 _PLACES = Base.metadata.tables["batch_contacts"]
 
@@ -133,7 +137,8 @@ def confirm(
     it was begun before.
     """
     with writing(session):
-        upload = session.get_one(Import, import_id)
+        # Locked: confirmed twice at once, or let go of at that moment, only one of them counts.
+        upload = session.get_one(Import, import_id, with_for_update=True, populate_existing=True)
         if upload.state != "review":
             raise NotInReview
         layout = Layout.from_json(upload.mapping)
@@ -210,12 +215,15 @@ def run(session: Session, clock: Callable[[], datetime], import_id: int, *, secr
     """Import the rows that are not yet done, a slice to a transaction.
 
     Whoever holds the lease goes on, anybody else returns at once; so it may be run at any time,
-    any number of times.
+    any number of times. One that never gets further than where ATTEMPTS others ended has failed.
     """
     token = secrets.token_urlsafe(12)
     if not _claim(session, clock(), import_id, token):
         return
-    upload = session.get_one(Import, import_id)
+    upload = session.get_one(Import, import_id, populate_existing=True)
+    if upload.attempts > ATTEMPTS:
+        _give_up(session, clock(), import_id, upload.rows_done)
+        return
     batch_id = session.scalars(
         select(Batch.id).where(Batch.campaign_id == upload.campaign_id)
     ).one()
@@ -234,6 +242,24 @@ def run(session: Session, clock: Callable[[], datetime], import_id: int, *, secr
             _record(session, import_id, tally, len(outcomes))
             if ended:
                 _finish(session, now, import_id)
+
+
+def forget_reviews(session: Session, now: datetime) -> int:
+    """Let go of the files that nobody confirmed within REVIEW_DAYS; how many there were."""
+    with writing(session):
+        old = session.scalars(
+            select(Import.id)
+            .where(Import.state == "review", Import.created_at < now - timedelta(days=REVIEW_DAYS))
+            .order_by(Import.id)
+            .with_for_update()
+        ).all()
+        for import_id in old:
+            reason = (
+                f"Nobody confirmed this file within {REVIEW_DAYS} days, so it was let go, and"
+                " nothing was changed. Upload it again to import it."
+            )
+            _fail(session, now, import_id, reason)
+    return len(old)
 
 
 def _begin(
@@ -307,7 +333,12 @@ def _claim(session: Session, now: datetime, import_id: int, token: str) -> bool:
         claimed = session.execute(
             update(Import)
             .where(Import.id == import_id, _free(now))
-            .values(state="running", claim_token=token, lease_until=now + LEASE)
+            .values(
+                state="running",
+                claim_token=token,
+                lease_until=now + LEASE,
+                attempts=Import.attempts + 1,
+            )
         )
         return bool(claimed.rowcount)  # type: ignore[attr-defined]
 
@@ -328,6 +359,7 @@ def _record(session: Session, import_id: int, tally: Tally, done: int) -> None:
         .where(Import.id == import_id)
         .values(
             rows_done=Import.rows_done + done,
+            attempts=0,
             added=Import.added + tally.added,
             updated=Import.updated + tally.updated,
             unchanged=Import.unchanged + tally.unchanged,
@@ -348,7 +380,31 @@ def _finish(session: Session, now: datetime, import_id: int) -> None:
             lease_until=None,
         )
     )
-    # The outcome is kept for ever; the file is not.
+    _drop_bytes(session, import_id)
+
+
+def _give_up(session: Session, now: datetime, import_id: int, rows_done: int) -> None:
+    place = f"after row {rows_done:,}" if rows_done else "at the first row"
+    reason = (
+        f"The import could not go on {place}: {ATTEMPTS} tries ended in an error, which the"
+        " workers' log holds. What was counted is in. Once the cause is mended, upload the file"
+        " again: nobody is added twice."
+    )
+    with writing(session):
+        _fail(session, now, import_id, reason)
+
+
+def _fail(session: Session, now: datetime, import_id: int, reason: str) -> None:
+    session.execute(
+        update(Import)
+        .where(Import.id == import_id)
+        .values(state="failed", error=reason, finished_at=now, claim_token=None, lease_until=None)
+    )
+    _drop_bytes(session, import_id)
+
+
+def _drop_bytes(session: Session, import_id: int) -> None:
+    """The outcome is kept for ever; the file is not."""
     session.execute(delete(ImportChunk).where(ImportChunk.import_id == import_id))
 
 

@@ -182,7 +182,7 @@ def _doubts(session: Session) -> list[Need]:
             name,
             f"For {count:,} {'message' if count == 1 else 'messages'} nobody knows whether the"
             " server took it: settle it.",
-            f"/emailers/{emailer_id}?outcome=in_doubt",
+            f"/emailers/{emailer_id}/doubts",
         )
         for emailer_id, name, count in rows
     ]

@@ -121,7 +121,7 @@ def _plan(
         # Locked, so that what is planned is what the last edit said.
         rows = session.execute(
             due.order_by(Scenario.id)
-            .with_for_update(of=Scenario)
+            .with_for_update(of=Scenario, key_share=True)
             .execution_options(populate_existing=True)
         )
         changed = [

@@ -16,7 +16,7 @@ from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Emailer, Scenario
 from mcs.services import attributes, audiences, planning
 from mcs.services.audiences import Audience
-from mcs.services.paging import At, Order, Page, Rows, turn
+from mcs.services.paging import At, Order, Page, Rows, read_number, turn
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
 
@@ -142,7 +142,10 @@ def _key_of(scenario: Scenario) -> str:
 
 def _read_key(text: str) -> tuple[date, time, int]:
     on, at, number = text.split("_")
-    return date.fromisoformat(on), time.fromisoformat(at), int(number)
+    moment = time.fromisoformat(at)
+    if moment.tzinfo is not None:
+        raise ValueError(text)
+    return date.fromisoformat(on), moment, read_number(number)
 
 
 def find(session: Session, scenario_id: int) -> Listed:
@@ -493,11 +496,13 @@ def _refusal(sendings: list[Emailer]) -> str | None:
 def _claim_unbegun(session: Session, scenario_id: int) -> Scenario:
     """The scenario, locked against an alarm that would begin it in this very moment."""
     scenario = session.scalars(
-        select(Scenario).where(Scenario.id == scenario_id).with_for_update()
+        select(Scenario).where(Scenario.id == scenario_id).with_for_update(key_share=True)
     ).one_or_none()
     if scenario is None:
         raise Unknown(f"scenario {scenario_id}")
-    locked = select(Emailer).where(Emailer.scenario_id == scenario_id).with_for_update()
+    locked = (
+        select(Emailer).where(Emailer.scenario_id == scenario_id).with_for_update(key_share=True)
+    )
     refusal = _refusal(list(session.scalars(locked.execution_options(populate_existing=True))))
     if refusal is not None:
         raise Frozen(refusal)

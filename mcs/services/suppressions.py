@@ -29,6 +29,9 @@ from mcs.models import (
 )
 from mcs.services.transactions import writing
 
+# What failed or is in doubt may be sent again by a person's wish, which takes the slice's lock too.
+_NOT_OVER = ("pending", "sending", "failed", "in_doubt")
+
 UNSUBSCRIBED = "unsubscribed"
 BOUNCED = "bounced"
 
@@ -148,7 +151,9 @@ def _known(session: Session, recipient: Recipient) -> tuple[Contact | None, Camp
 
 
 def _live_emailers(campaign_id: int | None) -> Select[int]:
-    query = select(Emailer.id).where(Emailer.state.in_(EMAILER_LIVE)).order_by(Emailer.id)
+    # A missed one, too, may be started in this very moment, by a person.
+    states = (*EMAILER_LIVE, "missed")
+    query = select(Emailer.id).where(Emailer.state.in_(states)).order_by(Emailer.id)
     if campaign_id is None:
         return query
     return query.where(
@@ -160,7 +165,7 @@ def _open_deliveries(email_key: str, campaign_id: int | None) -> Select[int, int
     query = (
         select(Delivery.id, Delivery.emailer_id)
         .join(Contact, Contact.id == Delivery.contact_id)
-        .where(Contact.email_key == email_key, Delivery.state.in_(("pending", "sending")))
+        .where(Contact.email_key == email_key, Delivery.state.in_(_NOT_OVER))
     )
     if campaign_id is None:
         return query

@@ -6,7 +6,6 @@ from zoneinfo import available_timezones
 from flask import Blueprint, flash, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
-from flask_wtf import FlaskForm
 
 from mcs.core.timelines import CAMPAIGN_STATES, today
 from mcs.extensions import db
@@ -14,9 +13,9 @@ from mcs.gateways import clock
 from mcs.models import Campaign
 from mcs.services import campaigns
 from mcs.services.campaigns import Fields, RefusedCampaign
-from mcs.web.forms import complain
+from mcs.web.forms import Form, complain
 from mcs.web.frame import number, plural
-from mcs.web.parts import Day, id_in, line, lines, place, queue, searched, settings, word
+from mcs.web.parts import Day, Rate, id_in, line, lines, place, queue, searched, settings, word
 
 bp = Blueprint("campaigns", __name__, url_prefix="/campaigns")
 
@@ -24,7 +23,7 @@ SORT_WORDS = tuple(sign + name for name in campaigns.SORTS for sign in ("", "-")
 ONE = id_in("/{campaign_id}")
 
 
-class CampaignForm(FlaskForm):
+class CampaignForm(Form):
     """What may be said of a campaign; what cannot be is the service's to say."""
 
     name = line("Name")
@@ -36,6 +35,7 @@ class CampaignForm(FlaskForm):
     from_email = line("From address")
     reply_to = line("Reply-to address")
     postal_address = lines("Postal address")
+    send_rate = Rate("Messages a second, at most")
 
     def fields(self) -> Fields:
         return Fields(**{name: self[name].data for name in Fields.__dataclass_fields__})

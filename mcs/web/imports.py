@@ -15,7 +15,6 @@ from flask import (
     stream_with_context,
 )
 from flask.typing import ResponseReturnValue
-from flask_wtf import FlaskForm
 from flask_wtf.file import FileField
 from werkzeug.datastructures import FileStorage
 
@@ -26,9 +25,7 @@ from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Import
 from mcs.services import campaigns, imports
-from mcs.services.unknown import Unknown
-from mcs.web.errors import PAGES, answer
-from mcs.web.forms import complain
+from mcs.web.forms import FileForm, Form, complain
 from mcs.web.frame import plural
 from mcs.web.parts import id_in, place, queue, settings
 
@@ -39,15 +36,10 @@ PREVIEW_ROWS = 6
 ENCODINGS = {"utf-8-sig": "UTF-8", "cp1252": "Windows (cp1252)"}
 
 
-class UploadForm(FlaskForm):
+class UploadForm(FileForm):
     """One file; ``review`` comes beside it, from our own page only."""
 
     file = FileField("CSV file")
-
-
-@bp.errorhandler(Unknown)
-def not_there(_error: LookupError) -> ResponseReturnValue:
-    return answer(PAGES[404], 404)
 
 
 @bp.route(id_in("/campaigns/{campaign_id}") + "/contacts/upload", methods=["GET", "POST"])
@@ -113,7 +105,7 @@ def _review(found: Import, error: str = "", uses: list[str] | None = None) -> st
     layout = Layout.from_json(found.mapping)
     return render_template(
         "imports/review.html",
-        form=FlaskForm(),
+        form=Form(),
         found=found,
         campaign=found.campaign,
         layout=layout,
@@ -123,6 +115,7 @@ def _review(found: Import, error: str = "", uses: list[str] | None = None) -> st
         choices=[(use, WORDS[use]) for use in USES],
         sample=imports.preview(db.session(), found.id, PREVIEW_ROWS),
         exact=found.size <= imports.INLINE,
+        days=imports.REVIEW_DAYS,
         error=error,
     )
 

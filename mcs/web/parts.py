@@ -4,12 +4,12 @@ from datetime import date, time
 from typing import Any, cast
 
 from flask import current_app, request
-from wtforms import DateField, StringField, TextAreaField, TimeField
+from wtforms import DateField, FloatField, StringField, TextAreaField, TimeField
 
 from mcs.config import Settings
 from mcs.gateways.jobqueue import JobQueue
 from mcs.services.paging import At
-from mcs.web.forms import trimmed
+from mcs.web.forms import trimmed, typed
 
 # The largest number the databases can keep in an id: above it there is nothing to be found.
 LARGEST_ID = 2**31 - 1
@@ -68,7 +68,7 @@ def lines(label: str, *checks: Any) -> TextAreaField:
 
 
 def _as_typed(value: str | None) -> str:
-    return (value or "").replace("\r\n", "\n").replace("\x00", "")
+    return typed(value).replace("\r\n", "\n")
 
 
 class Day(DateField):
@@ -82,6 +82,19 @@ class Day(DateField):
                 self.data = date.fromisoformat(text)
             except ValueError:
                 raise ValueError("Write the date as year-month-day, such as 2026-11-24.") from None
+
+
+class Rate(FloatField):
+    """Messages a second, or nothing for no limit."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        text = " ".join(valuelist).strip()
+        self.data = None
+        if text:
+            try:
+                self.data = float(text.replace(",", "."))
+            except ValueError:
+                raise ValueError("Write a number, such as 50 or 0.5.") from None
 
 
 class TimeOfDay(TimeField):

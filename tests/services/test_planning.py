@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.gateways.jobqueue import JobQueue
-from mcs.models import Emailer
+from mcs.models import Emailer, Slice
 from mcs.services import emailers, planning
 from tests.people import add_campaign, add_contact, add_scenario
 
@@ -229,3 +229,25 @@ def test_only_those_added_since(session: Session, now: datetime, queue: JobQueue
     (second,) = planning.plan_day(session, now, queue)
     emailers.send(session, now, queue, second, LIMIT)
     assert emailers.progress(session, second).recipients == 1
+
+
+def test_a_pause_does_not_count_in_the_pace(
+    session: Session, now: datetime, queue: JobQueue
+) -> None:
+    campaign = add_campaign(session)
+    add_contact(session, campaign, "Ann")
+    add_scenario(session, campaign)
+    (emailer_id,) = planning.plan_day(session, now, queue)
+    emailers.send(session, now, queue, emailer_id, LIMIT)
+    part = session.scalars(select(Slice)).one()
+    part.sent = 100
+    session.commit()
+    later = now + timedelta(seconds=10)
+    assert emailers.progress(session, emailer_id).per_second(later) == 10
+    emailers.pause(session, later, emailer_id)
+    next_day = now + timedelta(hours=20)
+    emailers.resume(session, next_day, queue, emailer_id, LIMIT)
+    assert emailers.progress(session, emailer_id).per_second(next_day) is None
+    part.sent = 150
+    session.commit()
+    assert emailers.progress(session, emailer_id).per_second(next_day + timedelta(seconds=5)) == 10
