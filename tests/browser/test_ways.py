@@ -152,8 +152,8 @@ def walk(page: Page) -> None:
         here = page.evaluate("document.activeElement.outerHTML.slice(0, 240)")
         if here.startswith("<body"):
             break
-        # What a browser itself draws inside an element, a date's calendar, only it can see.
-        if not here.startswith("<iframe") and 'type="date"' not in here:
+        # What a browser itself draws inside an element, such as a calendar, only it can see.
+        if not re.search('^<iframe|type="(date|time)"', here):
             assert page.evaluate(SHOWS_FOCUS), f"the focus is not seen at {here}"
         stops.append(here)
     else:
