@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
@@ -340,7 +340,7 @@ def add(
             uid=secrets.token_urlsafe(16), attributes={}, name="", created_at=now
         )
         if contact.email_key != address.key:
-            _follow(session, contact.email_key, address.key)
+            suppressions.follow(session, contact.email_key, address.key)
         contact.email, contact.email_key, contact.deleted_at = address.email, address.key, None
         contact.name = name or contact.name
         contact.attributes = contact.attributes | given
@@ -359,13 +359,6 @@ def _known(session: Session, secret: str, key: str) -> Contact | None:
         c.email_key: c for c in session.scalars(select(Contact).where(Contact.email_key.in_(keys)))
     }
     return found.get(keys[0]) or found.get(keys[1])
-
-
-def _follow(session: Session, before: str | None, after: str) -> None:
-    """Suppressions name the address: they go with it when its key changes."""
-    session.execute(
-        update(Suppression).where(Suppression.email_key == before).values(email_key=after)
-    )
 
 
 def suppress(session: Session, now: datetime, contact_id: int, campaign_id: int | None) -> None:
@@ -427,7 +420,7 @@ def delete(session: Session, now: datetime, secret: str, contact_id: int) -> Non
         suppressions.skip_pending(session, contact.email_key, "deleted")
         session.execute(delete_rows(BatchContact).where(BatchContact.contact_id == contact_id))
         grave = tombstone_key(secret, contact.email_key)
-        _follow(session, contact.email_key, grave)
+        suppressions.follow(session, contact.email_key, grave)
         contact.email, contact.email_key, contact.name = "", grave, ""
         contact.attributes = {}
         contact.deleted_at = contact.updated_at = now

@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any, Protocol
 
 from sqlalchemy import and_, delete, insert, literal, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from mcs.core.addresses import tombstone_key
@@ -35,7 +34,8 @@ from mcs.models import (
     RejectedRow,
     UtcDateTime,
 )
-from mcs.models.sql import among, field, records
+from mcs.models.sql import among, field, insert_into, records
+from mcs.services import suppressions
 from mcs.services.paging import At, Page, by_id, turn
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
@@ -467,8 +467,6 @@ class _Slice:
 
     def __init__(self, session: Session, now: datetime, batch_id: int, secret: str) -> None:
         self._session, self._now, self._batch_id, self._secret = session, now, batch_id, secret
-        dialect = session.get_bind().dialect.name
-        self._insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
 
     def take(self, outcomes: Sequence[Entry | Rejection]) -> Tally:
         entries: dict[str, list[Entry]] = {}
@@ -519,8 +517,8 @@ class _Slice:
         return [_Person(*row, in_batch=row.id in inside) for row in found]
 
     def _revive(self, keys: Sequence[str], entries: Mapping[str, Sequence[Entry]]) -> list[str]:
-        """Give deleted contacts their address back; empty when there are none among them, else
-        all the addresses, to be looked at again."""
+        """Give deleted contacts their address back, and what they asked not to get; empty when
+        there are none among them, else all the addresses, to be looked at again."""
         graves = {tombstone_key(self._secret, key): key for key in keys}
         found = self._session.scalars(
             select(Contact.email_key).where(among(Contact.email_key, list(graves)))
@@ -532,6 +530,7 @@ class _Slice:
                 .where(_CONTACTS.c.email_key == grave)
                 .values(email_key=key, email=entries[key][0].email, deleted_at=None)
             )
+            suppressions.follow(self._session, grave, key)
         return list(keys) if found else []
 
     def _add(
@@ -561,7 +560,7 @@ class _Slice:
         values = [field(cells, place, _CONTACTS.c[name].type) for place, name in enumerate(names)]
         now = literal(self._now, UtcDateTime)
         self._session.execute(
-            self._insert(_CONTACTS)
+            insert_into(self._session, _CONTACTS)
             .from_select(
                 [*names, "created_at", "updated_at"],
                 # SQLite takes ON CONFLICT for a join's ON where there is no WHERE.
@@ -598,7 +597,7 @@ class _Slice:
                 .order_by(Contact.id)
             )
             self._session.execute(
-                self._insert(_PLACES)
+                insert_into(self._session, _PLACES)
                 .from_select(["batch_id", "contact_id", "added_at"], joining)
                 .on_conflict_do_nothing()
             )

@@ -9,12 +9,12 @@ from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import ColumnElement, Select, delete, exists, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from mcs.core.walltime import instant
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Emailer, Scenario
+from mcs.models.sql import insert_into
 from mcs.services.transactions import writing
 
 # From one daily run to the next. The minute's run makes up for a scenario written in between.
@@ -183,10 +183,8 @@ def _current(session: Session, scenario_id: int) -> Emailer | None:
 
 def _make(session: Session, now: datetime, scenario_id: int, when: datetime) -> int | None:
     """Insert a planned emailer, unless another planner was first (uq_emailers_live_scenario)."""
-    dialect = session.get_bind().dialect.name
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     return session.scalars(
-        insert(Emailer)
+        insert_into(session, Emailer)
         .values(
             scenario_id=scenario_id, state="planned", scheduled_at=when, created_at=now, notice=""
         )

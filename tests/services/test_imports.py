@@ -13,8 +13,17 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.core.addresses import tombstone_key
 from mcs.core.tables import BadFile
-from mcs.models import BatchContact, Campaign, Contact, Import, ImportChunk, RejectedRow
-from mcs.services import imports
+from mcs.core.tokens import Recipient
+from mcs.models import (
+    BatchContact,
+    Campaign,
+    Contact,
+    Import,
+    ImportChunk,
+    RejectedRow,
+    Suppression,
+)
+from mcs.services import contacts, imports, suppressions
 from tests.people import add_campaign, add_contact
 
 SECRET = "a secret of the tests"
@@ -152,6 +161,22 @@ def test_a_deleted_contact_comes_back_as_the_same_one(session: Session, now: dat
     (again,) = batch(session, campaign)
     assert (again.id, again.uid, again.deleted_at) == (ann_id, uid, None)
     assert (again.email, again.name) == ("ann@people.example", "Ann")
+
+
+def test_what_a_deleted_contact_asked_not_to_get_comes_back_with_them(
+    session: Session, now: datetime
+) -> None:
+    campaign = add_campaign(session)
+    ann = add_contact(session, campaign, "Ann")
+    link = Recipient(contact_uid=ann.uid, campaign_uid=campaign.uid)
+    for _ in range(2):
+        suppressions.unsubscribe(session, now, link)
+        contacts.delete(session, now, SECRET, ann.id)
+        # An old link still works, and says it again of the same person.
+        suppressions.unsubscribe(session, now, link)
+        upload(session, now, campaign, "email\nann@people.example\n")
+        assert suppressions.is_suppressed(session, "ann@people.example", campaign.id)
+    assert session.scalars(select(func.count()).select_from(Suppression)).one() == 1
 
 
 def test_a_bad_file_leaves_nothing_behind(session: Session, now: datetime) -> None:
