@@ -305,7 +305,7 @@ def leave_by_the_link_in_a_message(viewer: Viewer) -> None:
     ask_and_cancel(
         viewer,
         "Write to them no more",
-        "Write to yusuf.adler@home.example no more?",
+        "Write to yusuf.adler@work.example no more?",
         "dialog-write-no-more",
     )
     page.get_by_label("What to do in Autumn bulbs").click()
