@@ -556,7 +556,7 @@ def test_h21_typed_text_reads_as_typed(content: str, who: Person, text: str, htm
         ("**{{ name }}** *a*", "Ann Lee a", "<p><strong>Ann Lee</strong> <em>a</em></p>"),
         ("{{ company }}", "A & B <x>", "<p>A &amp; B &lt;x&gt;</p>"),
         ("`{{ company }}`", "A & B <x>", "<p><code>A &amp; B &lt;x&gt;</code></p>"),
-        ("a\nb\\\nc", "a\nb\nc", "<p>a\nb<br>\nc</p>"),
+        ("a\nb\\\nc", "a\nb\nc", "<p>a<br>\nb<br>\nc</p>"),
         (
             "- a\n- b\n  - c\n\nd",
             "- a\n- b\n  - c\n\nd",
