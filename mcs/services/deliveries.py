@@ -202,7 +202,7 @@ def rescue(session: Session, now: datetime, on_doubt: str) -> set[int]:
     (RFC 1047). With ``on_doubt`` "resend" it goes again, with the same Message-ID.
     """
     rescued: set[int] = set()
-    while (slice_id := _expired(session, now)) is not None:
+    for slice_id in _expired(session, now):
         rescued |= _rescue(session, now, slice_id, on_doubt)
     return rescued
 
@@ -324,10 +324,8 @@ def _unwanted_since(session: Session, claim: Claim, delivery_ids: Sequence[int])
     return dict(rows.all())
 
 
-def _expired(session: Session, now: datetime) -> int | None:
-    return session.scalars(
-        select(Slice.id).where(Slice.lease_until < now).order_by(Slice.id).limit(1)
-    ).first()
+def _expired(session: Session, now: datetime) -> Sequence[int]:
+    return session.scalars(select(Slice.id).where(Slice.lease_until < now).order_by(Slice.id)).all()
 
 
 def _rescue(session: Session, now: datetime, slice_id: int, on_doubt: str) -> set[int]:
@@ -335,7 +333,8 @@ def _rescue(session: Session, now: datetime, slice_id: int, on_doubt: str) -> se
         row = session.execute(
             select(Slice.id, Slice.emailer_id, Slice.low_id, Slice.high_id, Slice.claim_token)
             .where(Slice.id == slice_id, Slice.lease_until < now)
-            .with_for_update()
+            # A worker that froze in the middle of a commit holds the lock: the clock must not wait.
+            .with_for_update(skip_locked=True)
         ).first()
         if row is None:
             return set()

@@ -93,12 +93,14 @@ class Recorder:
                 started = await loop.run_in_executor(self._executor, self._commit, wishes)
             except Exception as error:
                 for wish in wishes:
-                    wish.answer.set_exception(error)
+                    if not wish.answer.done():
+                        wish.answer.set_exception(error)
                 log.exception("the ledger could not be written")
                 continue
             self._under_way += len(started) - sum(len(wish.outcomes) for wish in wishes)
             for wish in wishes:
-                wish.answer.set_result(wish.start is None or wish.start.due.id in started)
+                if not wish.answer.done():  # A lane that is ending cancels who waits.
+                    wish.answer.set_result(wish.start is None or wish.start.due.id in started)
 
     async def _gather(self) -> None:
         """Let the connections whose replies are about to arrive say their wish first.

@@ -100,10 +100,11 @@ def test_everything_is_reached_by_the_keyboard(
     keyboard.press("Tab")
     expect(page.get_by_role("link", name="New campaign")).to_be_focused()
     keyboard.press("Enter")
+    expect(page.get_by_label("Name", exact=True)).to_be_focused()
     keyboard.type("By keyboard")
     walk(page)
     page.get_by_label("Last day").fill(str(datetime.now(UTC).date() + timedelta(days=9)))
-    page.get_by_label("Last day").press("Enter")
+    page.get_by_role("button", name="Create campaign").press("Enter")
     expect(page.get_by_role("heading", name="By keyboard")).to_be_visible()
     walk(page)
     question(page)
@@ -151,8 +152,8 @@ def walk(page: Page) -> None:
         here = page.evaluate("document.activeElement.outerHTML.slice(0, 240)")
         if here.startswith("<body"):
             break
-        # What a browser itself draws inside an element, a date's calendar, only it can see.
-        if not here.startswith("<iframe") and 'type="date"' not in here:
+        # What a browser itself draws inside an element, such as a calendar, only it can see.
+        if not re.search('^<iframe|type="(date|time)"', here):
             assert page.evaluate(SHOWS_FOCUS), f"the focus is not seen at {here}"
         stops.append(here)
     else:

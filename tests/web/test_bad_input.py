@@ -182,11 +182,11 @@ PLACES = (
 def test_places_in_lists_that_somebody_made_up(olgas: Visitor) -> None:
     for path in LISTS:
         for place in PLACES:
-            for name in ("after", "before"):
-                asked = f"{path}&{name}={place}"
-                answer = olgas.get(asked)
-                answered(answer, asked)
-                assert answer.status_code == 200, asked
+            # One that cannot be read as "before" is read as "after" too.
+            asked = f"{path}&before={place}&after={place}"
+            answer = olgas.get(asked)
+            answered(answer, asked)
+            assert answer.status_code == 200, asked
 
 
 CAMPAIGN = {
