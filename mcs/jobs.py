@@ -40,8 +40,7 @@ def send_emailer(emailer_id: int) -> None:
 def _start_due(session: Session) -> None:
     here = runtime()
     late_limit = timedelta(minutes=here.settings.late_limit_minutes)
-    for emailer_id in due.due_emailers(session, clock.now()):
-        emailers.send(session, clock.now(), here.queue, emailer_id, late_limit)
+    due.start_due(session, clock.now(), here.queue, late_limit)
 
 
 def deliver_slice(slice_id: int) -> None:

@@ -563,7 +563,11 @@ def test_h21_typed_text_reads_as_typed(content: str, who: Person, text: str, htm
             "<ul>\n<li>a</li>\n<li>b\n<ul>\n<li>c</li>\n</ul>\n</li>\n</ul>\n<p>d</p>",
         ),
         ("3. a\n4. b", "3. a\n4. b", '<ol start="3">\n<li>a</li>\n<li>b</li>\n</ol>'),
-        ("> a\n> b\n\nc", "> a\n> b\n\nc", "<blockquote>\n<p>a<br>\nb</p>\n</blockquote>\n<p>c</p>"),
+        (
+            "> a\n> b\n\nc",
+            "> a\n> b\n\nc",
+            "<blockquote>\n<p>a<br>\nb</p>\n</blockquote>\n<p>c</p>",
+        ),
         ("a\n\n---\n\nb", "a\n\n--------------------\n\nb", "<p>a</p>\n<hr>\n<p>b</p>"),
         ("```\nx  y\n```", "x  y", "<pre><code>x  y\n</code></pre>"),
         (

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Emailer, Slice
-from mcs.services import emailers, planning
+from mcs.services import due, emailers, planning
 from tests.people import add_campaign, add_contact, add_scenario
 
 LIMIT = timedelta(minutes=120)
@@ -210,6 +210,26 @@ def test_what_was_changed_in_the_last_moment_does_not_go_out(
     planning.plan_day(session, now, queue)
     at = datetime(2026, 11, 28, 9, 0, tzinfo=UTC)
     assert planned(session) == ([(scenario.id, "planned", at)] if change == "later" else [])
+
+
+def test_one_that_cannot_be_started_stops_no_other(
+    session: Session, now: datetime, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = add_campaign(session)
+    for _ in range(2):
+        add_scenario(session, campaign)
+    first, second = planning.plan_day(session, now, queue)
+    set_off = emailers._set_off
+
+    def failing(session: Session, now: datetime, emailer: Emailer) -> None:
+        if emailer.id == first:
+            raise RuntimeError("a contact left the batch in between")
+        set_off(session, now, emailer)
+
+    monkeypatch.setattr(emailers, "_set_off", failing)
+    due.start_due(session, now, queue, LIMIT)
+    assert emailers.progress(session, first).state == "planned"
+    assert emailers.progress(session, second).state == "sending"
 
 
 def test_a_campaign_without_postal_address_cannot_start(
