@@ -114,7 +114,13 @@ def test_each_slice_is_sent_once(
     assert len(slices) == 9
     mine = replace(settings, mail_port=mail_server.port, smtp_connections=2)
     given = lane.Surroundings(
-        sessions, mine, smtp.server(mine), lambda: now, lambda: 0.5, lambda: False
+        sessions,
+        mine,
+        smtp.server(mine),
+        lambda: now,
+        lambda: 0.5,
+        lambda: False,
+        lambda own: due.start_due(own, now, queue, LATE_LIMIT),
     )
 
     def deliver() -> None:
@@ -149,7 +155,13 @@ def test_everything_at_once(
     """Two clocks and two workers, none of which waits for another."""
     mine = replace(settings, mail_port=mail_server.port, smtp_connections=2)
     given = lane.Surroundings(
-        sessions, mine, smtp.server(mine), lambda: now, lambda: 0.5, lambda: False
+        sessions,
+        mine,
+        smtp.server(mine),
+        lambda: now,
+        lambda: 0.5,
+        lambda: False,
+        lambda own: due.start_due(own, now, queue, LATE_LIMIT),
     )
 
     def whole_day() -> None:
