@@ -85,9 +85,10 @@ _DRIVERS = {
     "mysql": "mysql+pymysql",
     "mariadb": "mariadb+pymysql",
 }
-_DB_KEYS = "url dialect storage host port username password database schema force logging".split()
-_DEF_KEYS = "id callback interval repeat after on_failure config attempts".split()
-_INTERVAL_KEYS = "offset time days excluded".split()
+_DB_KEYS = ["url", "dialect", "storage", "host", "port", "username", "password", "database"]
+_DB_KEYS += ["schema", "force", "logging"]
+_DEF_KEYS = ["id", "callback", "interval", "repeat", "after", "on_failure", "config", "attempts"]
+_INTERVAL_KEYS = ["offset", "time", "days", "excluded"]
 _ORDERS = {
     "expected_at": Action.expected_at,
     "completed_at": Action.completed_at,

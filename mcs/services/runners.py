@@ -148,7 +148,9 @@ class Runner:
                     renewed_at = self._keep(session, renewed_at)
                     claimed = self._claim(session, ended)
                     ended = []
+                    # What cannot be told is not in flight: its lease ends, and it comes back.
                     for one, call in _calls(session, claimed):
+                        self._flying[one.id] = one
                         pool.submit(self._fly, one, call)
                     if not claimed:
                         self._rest(session)
@@ -164,7 +166,6 @@ class Runner:
         claimed = _turn(self._given, session, ended, room, self._campaign_ids)
         for one in ended:
             self._flying.pop(one.claimed.id, None)
-        self._flying |= {one.id: one for one in claimed}
         return claimed
 
     def _in_flight(self, ended: list[Ended]) -> int:
