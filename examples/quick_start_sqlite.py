@@ -8,7 +8,7 @@ from pathlib import Path
 # From a clone, where MCS is not an installed package.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mcs.library import Call, CampaignScheduler  # noqa: E402
+from mcs.library import Call, CampaignScheduler
 
 
 def say(call: Call) -> str:

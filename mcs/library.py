@@ -42,6 +42,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.core.addresses import BadAddress, parse_address
+from mcs.core.calls import Call
 from mcs.core.sequences import BadDefinition, read_action_id
 from mcs.core.states import ACTION_STATES
 from mcs.gateways import clock as real_clock
@@ -57,7 +58,7 @@ from mcs.models import (
 from mcs.services import actions, definitions, runners, schedules, sequences
 from mcs.services.actions import Found
 from mcs.services.definitions import SEND_EMAIL, Step
-from mcs.services.runners import Call, Callback, Runner, Surroundings
+from mcs.services.runners import Callback, Runner, Surroundings
 from mcs.services.schedules import Refused, Subject
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
@@ -382,17 +383,24 @@ class CampaignScheduler:
         address, a mapping with ``email`` (and ``name``, and further attributes), or the id of one.
         """
         with self._session() as session:
-            number = self._find(session, campaign_id)
-            contact_id = self._contact(session, contact)
-            who = Subject(subject, _id(subject_id), contact_id)
+            who = Subject(subject, _id(subject_id), self._contact(session, contact))
             try:
-                made = schedules.enrol(session, self._now(), number, who, restart=restart)
+                made = schedules.enrol(session, self._now(), campaign_id, who, restart=restart)
             except Refused as error:
                 raise BadArgument(error.argument, error.reason) from None
-            row = session.get_one(Schedule, made.schedule_id)
-            info = _schedule(row, campaign_id)
+            except Unknown:
+                raise _no_campaign(campaign_id) from None
         self._wake()
-        return info
+        return ScheduleInfo(
+            made.schedule_id,
+            campaign_id,
+            who.subject,
+            who.subject_id,
+            made.run,
+            True,
+            made.started_at,
+            made.contact_id,
+        )
 
     def schedule_many(
         self, campaign_id: str, subjects: Iterable[tuple[str, str | int] | Mapping[str, Any]]
@@ -596,7 +604,7 @@ class CampaignScheduler:
     def _find(self, session: Session, campaign_id: str) -> int:
         found = session.scalar(select(Campaign.id).where(Campaign.key == campaign_id))
         if found is None:
-            raise BadArgument("campaign_id", f"there is no campaign {campaign_id!r}")
+            raise _no_campaign(campaign_id)
         return found
 
     def _numbers(self, campaign_ids: Sequence[str] | None) -> list[int] | None:
@@ -762,6 +770,10 @@ def _filed(url: URL) -> URL:
 
 
 # Arguments.
+
+
+def _no_campaign(campaign_id: str) -> BadArgument:
+    return BadArgument("campaign_id", f"there is no campaign {campaign_id!r}")
 
 
 def _callbacks(given: Mapping[str, Callable[[Call], Any]]) -> dict[str, Callback]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from mcs.core import sequences
@@ -72,33 +72,23 @@ def read(steps: Sequence[Step]) -> tuple[Definition, ...]:
     return definitions
 
 
-def load(session: Session, campaign_id: int, *, to_edit: bool = False) -> Plan:
-    """The campaign's sequence, which cannot change before the transaction ends. Raises Unknown.
+def load(session: Session, campaign: int | str, *, to_edit: bool = False) -> Plan:
+    """The sequence of a campaign, by its id or key, which cannot change in this transaction.
 
     Enrolments share the campaign's lock; ``to_edit`` takes it alone, so that an edit meets every
-    schedule there is.
+    schedule there is. Raises Unknown.
     """
-    campaign = session.execute(
-        select(
-            Campaign.key,
-            Campaign.uid,
-            Campaign.start_date,
-            Campaign.end_date,
-            Campaign.timezone,
-            Campaign.active,
-            Campaign.archived_at,
-        )
-        .where(Campaign.id == campaign_id)
-        .with_for_update(read=not to_edit)
-    ).first()
-    if campaign is None:
-        raise Unknown(f"campaign {campaign_id}")
+    query = _LOADS["key" if isinstance(campaign, str) else "id", to_edit]
+    rows = session.connection().execute(query, {"campaign": campaign}).all()
+    if not rows:
+        raise Unknown(f"campaign {campaign}")
+    first = rows[0]
     return Plan(
-        campaign_id,
-        campaign.key or campaign.uid,
-        _calendar(campaign.start_date, campaign.end_date, campaign.timezone),
-        campaign.active and campaign.archived_at is None,
-        tuple(_read_row(*row) for row in session.execute(_definitions(campaign_id))),
+        first.id,
+        first.campaign_key or first.uid,
+        _calendar(first.start_date, first.end_date, first.timezone),
+        first.active and first.archived_at is None,
+        tuple(_read_row(*row[_CAMPAIGN_COLUMNS:]) for row in rows if row.key is not None),
     )
 
 
@@ -161,13 +151,30 @@ _TEXTS = (
 )
 
 
-def _definitions(campaign_id: int) -> Any:
-    names = ("key", *_TEXTS)
-    return (
-        select(*(getattr(ActionDefinition, name) for name in names))
-        .where(ActionDefinition.campaign_id == campaign_id)
-        .order_by(ActionDefinition.place)
+# One round trip for both: this is on the way of every enrolment.
+_CAMPAIGN_COLUMNS = 8
+_SELECT: Any = (
+    select(
+        Campaign.id,
+        Campaign.key.label("campaign_key"),
+        Campaign.uid,
+        Campaign.start_date,
+        Campaign.end_date,
+        Campaign.timezone,
+        Campaign.active,
+        Campaign.archived_at,
+        *(getattr(ActionDefinition, name) for name in ("key", *_TEXTS)),
     )
+    .outerjoin(ActionDefinition, ActionDefinition.campaign_id == Campaign.id)
+    .order_by(ActionDefinition.place)
+)
+_LOADS = {
+    (name, to_edit): _SELECT.where(
+        getattr(Campaign, name) == bindparam("campaign")
+    ).with_for_update(read=not to_edit, of=Campaign)
+    for name in ("id", "key")
+    for to_edit in (False, True)
+}
 
 
 def _read(step: Step) -> Definition:

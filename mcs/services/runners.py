@@ -16,6 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
+from mcs.core.calls import Call
 from mcs.models import Contact
 from mcs.services import actions
 from mcs.services.actions import Claimed, Ended
@@ -26,29 +27,6 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 0.5
 # Leases are renewed three times before they end.
 RENEWALS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What a callback is told.
-
-    ``idempotency_key`` is the same on every attempt of this action, and no other's: a callback runs
-    at least once. ``contact`` has ``id``, ``email``, ``name`` and ``attributes``, where the subject
-    has one. ``config`` is the definition's.
-    """
-
-    campaign_id: str
-    subject: str
-    subject_id: str
-    run: int
-    action_id: str
-    key: str
-    occurrence: int
-    expected_at: datetime
-    attempt: int
-    idempotency_key: str
-    contact: Mapping[str, Any] | None
-    config: Mapping[str, Any]
 
 
 Callback = Callable[[Call], Any]

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import CursorResult, Row, bindparam, insert, literal, or_, select, update
+from sqlalchemy import bindparam, insert, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -46,6 +46,8 @@ class Enrolled:
 
     schedule_id: int
     run: int
+    started_at: datetime
+    contact_id: int | None
     did: str
 
 
@@ -82,7 +84,12 @@ def _told_as(change: Change) -> str:
 
 
 def enrol(
-    session: Session, now: datetime, campaign_id: int, who: Subject, *, restart: bool = False
+    session: Session,
+    now: datetime,
+    campaign: int | str,
+    who: Subject,
+    *,
+    restart: bool = False,
 ) -> Enrolled:
     """Begin the campaign's sequence for a subject: its actions are all there in the same commit.
 
@@ -93,7 +100,7 @@ def enrol(
     for last_try in (False, True):
         try:
             with writing(session):
-                plan = load(session, campaign_id)
+                plan = load(session, campaign)
                 _refuse_unwritable(plan, who)
                 return _enrol(session, now, plan, who, restart)
         except IntegrityError:
@@ -199,38 +206,43 @@ def _enrol(session: Session, now: datetime, plan: Plan, who: Subject, restart: b
         _set_active(session, now, latest.id, active=False)
         withdraw(session, now, [latest.id], sequences.UNSCHEDULED)
         return _begin(session, now, plan, who, latest.run + 1)
-    if who.contact_id is not None and who.contact_id != latest.contact_id:
-        _set_active(session, now, latest.id, active=latest.active, contact_id=who.contact_id)
+    contact_id = latest.contact_id if who.contact_id is None else who.contact_id
+    if contact_id != latest.contact_id:
+        _set_active(session, now, latest.id, active=latest.active, contact_id=contact_id)
     if latest.active:
-        return Enrolled(latest.id, latest.run, "nothing")
+        return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "nothing")
     _set_active(session, now, latest.id, active=True)
     if plan.running:
         align(session, now, plan, schedule_ids=[latest.id])
-    return Enrolled(latest.id, latest.run, "resumed")
+    return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "resumed")
 
 
 def _begin(session: Session, now: datetime, plan: Plan, who: Subject, run: int) -> Enrolled:
-    made = session.execute(
-        insert(Schedule.__table__).values(  # type: ignore[arg-type]  # a Table, seen as FromClause
-            campaign_id=plan.campaign_id,
-            subject=who.subject,
-            subject_id=who.subject_id,
-            run=run,
-            active=True,
-            contact_id=who.contact_id,
-            started_at=now,
-            updated_at=now,
-        )
+    connection = session.connection()
+    made = connection.execute(
+        _BEGIN,
+        {
+            "campaign_id": plan.campaign_id,
+            "subject": who.subject,
+            "subject_id": who.subject_id,
+            "run": run,
+            "active": True,
+            "contact_id": who.contact_id,
+            "started_at": now,
+            "updated_at": now,
+        },
     )
-    assert isinstance(made, CursorResult) and made.inserted_primary_key is not None
+    assert made.inserted_primary_key is not None
     schedule_id: int = made.inserted_primary_key[0]
     enrolment = Enrolment(plan.name, who.subject, who.subject_id, run, now)
     planned = sequences.plan(plan.definitions, plan.calendar, enrolment)
-    rows = [_born(now, plan, schedule_id, one) for one in planned]
-    if rows:
-        # One statement with many rows: executemany would be a round trip for each on some drivers.
-        session.execute(insert(Action.__table__).values(rows))  # type: ignore[arg-type]
-    return Enrolled(schedule_id, run, "began")
+    if planned:
+        connection.execute(_BEAR, [_born(now, plan, schedule_id, one) for one in planned])
+    return Enrolled(schedule_id, run, now, who.contact_id, "began")
+
+
+_BEGIN: Any = insert(Schedule.__table__)  # type: ignore[arg-type]  # a Table, seen as FromClause
+_BEAR: Any = insert(Action.__table__)  # type: ignore[arg-type]
 
 
 def _born(now: datetime, plan: Plan, schedule_id: int, one: Planned) -> dict[str, Any]:
@@ -248,19 +260,21 @@ def _born(now: datetime, plan: Plan, schedule_id: int, one: Planned) -> dict[str
     }
 
 
-def _latest(
-    session: Session, campaign_id: int, subject: str, subject_id: str
-) -> Row[int, int, bool, int | None] | None:
-    return session.execute(
-        select(Schedule.id, Schedule.run, Schedule.active, Schedule.contact_id)
-        .where(
-            Schedule.campaign_id == campaign_id,
-            Schedule.subject == subject,
-            Schedule.subject_id == subject_id,
-        )
-        .order_by(Schedule.run.desc())
-        .limit(1)
-    ).first()
+def _latest(session: Session, campaign_id: int, subject: str, subject_id: str) -> Any:
+    given = {"campaign": campaign_id, "kind": subject, "name": subject_id}
+    return session.connection().execute(_LATEST, given).first()
+
+
+_LATEST = (
+    select(Schedule.id, Schedule.run, Schedule.active, Schedule.contact_id, Schedule.started_at)
+    .where(
+        Schedule.campaign_id == bindparam("campaign"),
+        Schedule.subject == bindparam("kind"),
+        Schedule.subject_id == bindparam("name"),
+    )
+    .order_by(Schedule.run.desc())
+    .limit(1)
+)
 
 
 def _set_active(
@@ -352,7 +366,7 @@ def _begin_all(session: Session, now: datetime, plan: Plan, new: Sequence[Subjec
         )
     ]
     if rows:
-        session.execute(insert(Action.__table__), rows)  # type: ignore[arg-type]
+        session.connection().execute(_BEAR, rows)
 
 
 def _insert_schedules(
@@ -372,8 +386,7 @@ def _insert_schedules(
         }
         for who in new
     ]
-    table = Schedule.__table__
-    session.execute(insert(table), rows)  # type: ignore[arg-type]
+    session.connection().execute(_BEGIN, rows)
     found: dict[tuple[str, str], int] = {}
     for subject in {who.subject for who in new}:
         found |= {
@@ -475,7 +488,7 @@ def _write(
                 place = {"key": change.key, "occurrence": change.occurrence, "attempts": 0}
                 born.append({"schedule_id": schedule_id, **place, **row})
     if born:
-        session.execute(insert(Action.__table__), born)  # type: ignore[arg-type]
+        session.connection().execute(_BEAR, born)
     if moved:
         session.connection().execute(_MOVE, moved)
 
