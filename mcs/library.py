@@ -46,6 +46,7 @@ from mcs.core.calls import Call
 from mcs.core.sequences import BadDefinition, read_action_id
 from mcs.core.states import ACTION_STATES
 from mcs.gateways import clock as real_clock
+from mcs.gateways.callbacks import built_in, installed
 from mcs.models import (
     Action,
     ActionDefinition,
@@ -219,6 +220,10 @@ class CampaignScheduler:
     ``schema`` (PostgreSQL); ``force`` (drop the library's tables in ``init``); ``logging`` (log
     the SQL). Without it: SQLite in ``campaigns.db``.
 
+    Besides these there are ``webhook`` (a JSON POST to ``config["url"]``, signed with
+    ``config["secret"]``; ``webhook_allow`` names hosts of your own as ``host:port``, others must be
+    public and speak https), and what packages install as entry points of group ``mcs.callbacks``.
+
     ``timezone`` is that of campaigns that do not name theirs. ``clock`` says what time it is, for
     tests. Use it as a context manager, or call ``init`` first and ``close`` at the end.
     """
@@ -231,8 +236,10 @@ class CampaignScheduler:
         timezone: str = "UTC",
         clock: Callable[[], datetime] = real_clock.now,
         lease_seconds: float = 60,
+        webhook_allow: Sequence[str] = (),
     ) -> None:
-        self._callbacks = _callbacks(callbacks or {})
+        own = _callbacks(callbacks or {})
+        self._callbacks = installed(own) | built_in(webhook_allow) | own
         self._timezone = _zone(timezone)
         self._clock = clock
         options = _options(db)
@@ -782,8 +789,8 @@ def _callbacks(given: Mapping[str, Callable[[Call], Any]]) -> dict[str, Callback
     for name, function in given.items():
         if not isinstance(name, str) or not 0 < len(name) <= 100:
             raise BadArgument("callbacks", f"{name!r} is no id: use a text of 1 to 100 characters")
-        if name == SEND_EMAIL:
-            raise BadArgument("callbacks", f"{SEND_EMAIL} is MCS's own: choose another id")
+        if name == SEND_EMAIL or name in built_in():
+            raise BadArgument("callbacks", f"{name} is MCS's own: choose another id")
         if not callable(function):
             raise BadArgument(f"callbacks[{name!r}]", "it is not a function")
         if iscoroutinefunction(function):

@@ -293,6 +293,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CampaignSchedule
         ({"a": "print"}, None, "callbacks['a']"),
         ({"": print}, None, "callbacks"),
         ({"send_email": print}, None, "callbacks"),
+        ({"webhook": print}, None, "callbacks"),
         ([print], None, "callbacks"),
         ({}, 7, "db"),
         ({}, {"dialekt": "sqlite"}, "db['dialekt']"),
@@ -454,6 +455,20 @@ def test_two_instances_do_not_touch_each_other(tmp_path: Path, clock: Clock) -> 
     two.close()
     assert one.get_status().workers == 1
     one.close()
+
+
+def test_a_webhook_that_is_not_answered_is_the_action_s_error(tmp_path: Path) -> None:
+    hook = {"url": "https://127.0.0.1:1/", "secret": "0123456789abcdef"}
+    step = {"id": "a", "callback": "webhook", "interval": "0days", "config": hook}
+    for allow, words in (((), "not a public address"), (("127.0.0.1:1",), "did not answer")):
+        db = {"storage": str(tmp_path / "library.db"), "force": True}
+        with CampaignScheduler({}, db, webhook_allow=allow) as scheduler:
+            scheduler.upsert_campaign("c", action_defs=[step])
+            scheduler.schedule("c", "order", 1)
+            scheduler.run_due()
+            (action,) = scheduler.get_actions()
+            assert action.state == "failed"
+            assert words in (action.error or "")
 
 
 def test_the_library_needs_no_flask_and_no_redis() -> None:

@@ -2,7 +2,7 @@
 
 A URL comes from whoever edits a sequence, so it must not reach what only this machine can: the host
 is resolved once, each address it has must be a public one, and the connection goes to that very
-address. Redirects are not followed. Hosts of one's own are named in MCS_WEBHOOK_ALLOW.
+address. Redirects are not followed. Hosts of one's own are allowed by name and port.
 """
 
 import hashlib
@@ -96,13 +96,13 @@ def resolve(url: str, allow: Collection[str] = ()) -> Target:
     host = parts.hostname.lower()
     trusted = f"{host}:{port}" in allow
     if parts.scheme == "http" and not trusted:
-        raise WebhookFailed(f"{url!r} is not encrypted: use https, or MCS_WEBHOOK_ALLOW")
+        raise WebhookFailed(f"{url!r} is not encrypted: use https, or allow the host")
     addresses = _addresses(host, port)
     for address in addresses:
         if not trusted and not public(address):
             raise WebhookFailed(
                 f"{host} is {address}, which is not a public address: if it is your own host,"
-                f" allow it with MCS_WEBHOOK_ALLOW={host}:{port}"
+                f" name {host}:{port} among the allowed ones"
             )
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
