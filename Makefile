@@ -1,5 +1,5 @@
 # The commands people type. PYTHON=/path/to/python3.11 chooses which Python makes .venv.
-.PHONY: run test format
+.PHONY: run test bench faults format
 
 run:
 	@sh tools/venv requirements.txt
@@ -9,7 +9,16 @@ test:
 	@sh tools/venv requirements-dev.txt
 	@exec .venv/bin/python tools/checks.py
 
+bench:
+	@sh tools/venv requirements-dev.txt
+	@.venv/bin/python -m benchmarks.send
+	@.venv/bin/python -m benchmarks.memory
+
 format:
 	@sh tools/venv requirements-dev.txt
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
+
+faults:
+	@sh tools/venv requirements-dev.txt
+	@exec .venv/bin/python tools/faults.py

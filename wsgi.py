@@ -1,5 +1,9 @@
 """The WSGI entry: ``gunicorn wsgi:app``, ``flask --app wsgi mcs --help``."""
 
 from mcs.app import create_app
+from mcs.config import BadSetting
 
-app = create_app()
+try:
+    app = create_app()
+except BadSetting as error:
+    raise SystemExit(str(error)) from None

@@ -26,7 +26,7 @@ from mcs.gateways import clock
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Import
 from mcs.models.users import ROLES
-from mcs.services import due, emailers, imports, planning, status, users
+from mcs.services import due, emailers, imports, planning, settling, status, users
 
 UNWELL = 3
 CHUNK_BYTES = 256 * 1024
@@ -162,7 +162,24 @@ def cancel(emailer_id: int) -> None:
     _say_progress(emailer_id)
 
 
-def _act(verb: Callable[[], None]) -> None:
+@group.command("retry")
+@click.argument("emailer_id", metavar="EMAILER", type=int)
+def retry(emailer_id: int) -> None:
+    """Try the failed messages of a sending once more."""
+    _act(lambda: settling.retry_failed(db.session(), clock.now(), _queue(), emailer_id))
+    _say_progress(emailer_id)
+
+
+@group.command("settle")
+@click.argument("emailer_id", metavar="EMAILER", type=int)
+@click.argument("answer", type=click.Choice(settling.ANSWERS))
+def settle(emailer_id: int, answer: str) -> None:
+    """Settle all messages in doubt of a sending: they were sent, failed, or go again."""
+    _act(lambda: settling.settle(db.session(), clock.now(), _queue(), emailer_id, answer))
+    _say_progress(emailer_id)
+
+
+def _act(verb: Callable[[], object]) -> None:
     try:
         verb()
     except emailers.NotPossible as refusal:

@@ -211,8 +211,11 @@ def _refuse_unsafe_production(read: _Reader) -> None:
         raise BadSetting(f"MCS_ENV=production needs {', '.join(missing)}: set it and start again")
     if read.flag("FLASK_DEBUG", False):
         raise BadSetting("FLASK_DEBUG is on: debug mode is refused in production, unset it")
-    for name in ("SECRET_KEY", "MCS_UNSUBSCRIBE_KEYS"):
-        if any(len(key) < 16 for key in _keys(read.text(name, ""))):
+    for name, keys in (
+        ("SECRET_KEY", (read.text("SECRET_KEY", ""),)),
+        ("MCS_UNSUBSCRIBE_KEYS", _keys(read.text("MCS_UNSUBSCRIBE_KEYS", ""))),
+    ):
+        if any(len(key) < 16 for key in keys):
             raise BadSetting(
                 f"{name} is too short to be secret: use 16 characters or more,"
                 " such as the output of: python3 -c 'import secrets; print(secrets.token_hex())'"

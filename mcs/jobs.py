@@ -6,16 +6,20 @@ Their names are a contract with what waits in Redis (mcs.gateways.jobqueue.JOBS)
 import random
 from datetime import timedelta
 
+from sqlalchemy.orm import Session
+
 from mcs.gateways import clock, drain, smtp
 from mcs.runtime import runtime
 from mcs.services import due, emailers, imports, lane, planning
 
 
 def plan_day() -> None:
-    """Plan the day ahead: rung at 06:00, and each minute as a safety net."""
+    """Plan the day ahead, and let go of files that waited too long: rung at 06:00, and each minute
+    as a safety net."""
     here = runtime()
     with here.sessions() as session:
         planning.plan_day(session, clock.now(), here.queue)
+        imports.forget_reviews(session, clock.now())
 
 
 def tick() -> None:
@@ -33,6 +37,12 @@ def send_emailer(emailer_id: int) -> None:
         emailers.send(session, clock.now(), here.queue, emailer_id, late_limit)
 
 
+def _start_due(session: Session) -> None:
+    here = runtime()
+    late_limit = timedelta(minutes=here.settings.late_limit_minutes)
+    due.start_due(session, clock.now(), here.queue, late_limit)
+
+
 def deliver_slice(slice_id: int) -> None:
     """Send a slice of an emailer, and what else is due meanwhile."""
     here = runtime()
@@ -43,6 +53,7 @@ def deliver_slice(slice_id: int) -> None:
         now=clock.now,
         dice=random.random,
         stopping=drain.requested,
+        start_due=_start_due,
     )
     worked_on = lane.deliver(given, slice_id)
     with here.sessions() as session:

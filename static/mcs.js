@@ -86,6 +86,19 @@
     input.form.addEventListener("submit", () => { if (!input.value) input.value = before; });
   }
 
+  // A time zone one did not mean is found out too late: the device's own is one press away.
+  const here = $("[data-zone-here]");
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (here && zone) {
+    const input = here.closest("form").elements.timezone;
+    const known = [...input.list.options].some((option) => option.value === zone);
+    const offer = () => { here.hidden = !known || input.value === zone; };
+    $("span", here).textContent = zone;
+    $("button", here).addEventListener("click", () => { input.value = zone; offer(); input.focus(); });
+    input.addEventListener("change", offer);
+    offer();
+  }
+
   for (const input of document.querySelectorAll("input[data-select-all]")) {
     input.addEventListener("focus", () => input.select());
   }

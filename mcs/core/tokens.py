@@ -5,13 +5,17 @@ HMAC-derived key. They never expire: law and providers expect an old message's l
 """
 
 import hashlib
+import hmac
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous.encoding import base64_encode
 
 UNSUBSCRIBE = "mcs.unsubscribe"
 RESUBSCRIBE = "mcs.resubscribe"
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,15 @@ class Signer:
             salt=purpose,
             signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
         )
+        self._key = self._serializer.make_signer(purpose).derive_key()
 
     def sign(self, recipient: Recipient) -> str:
-        token = self._serializer.dumps([recipient.contact_uid, recipient.campaign_uid])
-        return token if isinstance(token, str) else token.decode()
+        # What the serializer's dumps() makes, but for deriving the key, and trying to compress,
+        # anew for each message: 7 us instead of 21.
+        said = _JSON.encode([recipient.contact_uid, recipient.campaign_uid])
+        payload = base64_encode(said)
+        signature = base64_encode(hmac.digest(self._key, payload, "sha256"))
+        return f"{payload.decode()}.{signature.decode()}"
 
     def read(self, token: str) -> Recipient | None:
         """Whom the token speaks of, or None when it was not signed by us for this purpose."""

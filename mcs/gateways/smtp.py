@@ -8,6 +8,7 @@ is asked for: a server that stops offering it is refused before the login is sen
 import asyncio
 import base64
 import contextlib
+import functools
 import ssl
 from collections import deque
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ class Connection(asyncio.Protocol):
         self._ended: str | None = None
         self._transport: asyncio.Transport | None = None
         self._dot_out = False
+        self._after_dot = 0
+        self._patience: asyncio.TimerHandle | None = None
+        self._patience_seconds = self._patient_until = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -99,8 +103,8 @@ class Connection(asyncio.Protocol):
 
     def content(self, data: bytes) -> None:
         """Send a message's dot-stuffed content and the final dot; one reply follows."""
-        self._dot_out = True
         self._write(data + b".\r\n")
+        self._dot_out, self._after_dot = True, 0
 
     async def reply(self, seconds: float = COMMAND_SECONDS) -> Reply:
         """The next reply. Raises Disconnected when there will be none."""
@@ -157,6 +161,7 @@ class Connection(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None and self._ended is None:
             self._transport.write(data)
+            self._after_dot += len(data)
 
     async def _more(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -164,24 +169,51 @@ class Connection(asyncio.Protocol):
             if self._ended is not None:
                 raise self._disconnected(self._ended)
             self._waiter = loop.create_future()
-            timer = loop.call_later(seconds, self._time_out, seconds)
+            self._be_patient(loop, seconds)
             try:
                 await self._waiter
             finally:
-                timer.cancel()
                 self._waiter = None
 
-    def _time_out(self, seconds: float) -> None:
-        self._end(f"the mail server said nothing for {seconds:g} s")
+    def _be_patient(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        """Have the wait that begins now end after ``seconds``.
+
+        A timer that rings too early is set again then: a timer per reply would cost more than
+        all else that waiting for one does.
+        """
+        self._patience_seconds = seconds
+        self._patient_until = loop.time() + seconds
+        if self._patience is None or self._patience.when() > self._patient_until:
+            self._set_timer(loop)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._stop_timer()
+        self._patience = loop.call_at(self._patient_until, self._out_of_patience, loop)
+
+    def _stop_timer(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _out_of_patience(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._patience = None
+        if self._waiter is None:
+            return
+        if loop.time() < self._patient_until:
+            self._set_timer(loop)
+        else:
+            self._end(f"the mail server said nothing for {self._patience_seconds:g} s")
 
     def _disconnected(self, why: str) -> Disconnected:
-        # What the transport still holds has not left: then the dot, which comes last, has not.
+        # What the transport still holds has not left. That is the dot too, unless it holds no more
+        # than what was written after it: the envelope of the next message.
         unsent = self._transport.get_write_buffer_size() if self._transport else 0
-        return Disconnected(why, dot_left=self._dot_out and not unsent)
+        return Disconnected(why, dot_left=self._dot_out and unsent <= self._after_dot)
 
     def _end(self, why: str) -> None:
         if self._ended is None:
             self._ended = why
+        self._stop_timer()
         self._wake()
 
     def _wake(self) -> None:
@@ -200,21 +232,20 @@ def _rcpt(recipient: str) -> bytes:
 async def connect(server: Server) -> Connection:
     """Connect, secure, greet and log in. Raises Unreachable, or Refused when it is about us."""
     loop = asyncio.get_running_loop()
-    tls = server.tls or ssl.create_default_context()
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, connection = await loop.create_connection(
                 Connection,
                 server.host,
                 server.port,
-                ssl=tls if server.use_ssl else None,
+                ssl=(server.tls or _trusting()) if server.use_ssl else None,
             )
     except (OSError, TimeoutError) as error:
         raise Unreachable(f"{server.host}:{server.port}: {_why(error)}") from None
     try:
         await _greet(connection, server)
         if server.use_tls:
-            await _secure(connection, server, tls)
+            await _secure(connection, server, server.tls or _trusting())
         if server.username:
             await _log_in(connection, server)
     except Disconnected as error:
@@ -224,6 +255,12 @@ async def connect(server: Server) -> Connection:
         connection.close()
         raise
     return connection
+
+
+@functools.cache
+def _trusting() -> ssl.SSLContext:
+    """Verifies against the system's authorities. Reading those takes 48 ms, so: once."""
+    return ssl.create_default_context()
 
 
 async def _greet(connection: Connection, server: Server) -> None:

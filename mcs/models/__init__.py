@@ -12,6 +12,7 @@ from mcs.models.scenarios import Scenario
 from mcs.models.schedules import Schedule
 from mcs.models.sequences import ActionDefinition
 from mcs.models.suppressions import Suppression
+from mcs.models.throttles import Throttle
 from mcs.models.users import SetupToken, SignInLimit, User
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "SignInLimit",
     "Slice",
     "Suppression",
+    "Throttle",
     "User",
     "UtcDateTime",
     "configure_engine",

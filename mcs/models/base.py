@@ -62,7 +62,7 @@ class UtcDateTime(types.TypeDecorator[datetime]):
 
 
 def configure_engine(engine: Engine) -> Engine:
-    """Give a SQLite engine the settings every MCS process relies on; others need none.
+    """Give an engine the settings every MCS process relies on.
 
     WAL lets pages read while a worker writes; synchronous=FULL makes a commit survive a power cut
     (a lost commit would mail people twice); a write transaction says BEGIN IMMEDIATE, since a read
@@ -71,7 +71,16 @@ def configure_engine(engine: Engine) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_sqlite_pragmas)
         event.listen(engine, "begin", _begin_sqlite)
+    if engine.dialect.name == "postgresql":
+        event.listen(engine, "connect", _let_go_when_idle)
     return engine
+
+
+def _let_go_when_idle(connection: Any, _record: Any) -> None:
+    # A process that is frozen, or whose host is gone, in the middle of a transaction would keep its
+    # locks for hours; so PostgreSQL ends it, and what it held is rescued within two minutes.
+    connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+    connection.commit()
 
 
 def _set_sqlite_pragmas(connection: Any, _record: Any) -> None:

@@ -13,7 +13,8 @@ class Campaign(Base):
     """A named drive with a first and a last day, both included, in its own time zone.
 
     ``uid`` is what the outside world sees of it (List-Id, Feedback-ID, unsubscribe links); ids stay
-    inside. A campaign with a ledger is archived, never dropped.
+    inside. ``send_rate`` is its own limit in messages a second. A campaign with a ledger is
+    archived, never dropped.
     """
 
     __tablename__ = "campaigns"
@@ -35,6 +36,7 @@ class Campaign(Base):
     from_email: Mapped[str] = mapped_column(String(320), default="")
     reply_to: Mapped[str] = mapped_column(String(320), default="")
     postal_address: Mapped[str] = mapped_column(String(500), default="")
+    send_rate: Mapped[float | None]
     active: Mapped[bool] = mapped_column(default=True)
     archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

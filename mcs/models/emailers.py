@@ -16,7 +16,9 @@ class Emailer(Base):
 
     ``recipients`` is counted independently of the deliveries and frozen when sending starts.
     ``notice`` is a sentence for people: why MCS paused it, missed it, or cannot go on right now.
-    ``cuts`` is how often in a row its server broke off in the middle (mcs.core.breaker).
+    ``paced_from`` is when it last began to move, with ``paced_sent`` served by then: what a pace is
+    reckoned from, so that a night's pause does not count. ``cuts`` is how often in a row
+    its server broke off in the middle (mcs.core.breaker).
     """
 
     __tablename__ = "emailers"
@@ -41,6 +43,8 @@ class Emailer(Base):
     recipients: Mapped[int | None]
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    paced_from: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    paced_sent: Mapped[int] = mapped_column(default=0, server_default="0")
     notice: Mapped[str] = mapped_column(String(500), default="")
     cuts: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -16,7 +16,8 @@ class Import(Base):
     """One upload to one campaign. Its counts are of rows, its outcome is kept for ever.
 
     ``mapping`` holds the layout that was detected or chosen (mcs.core.tables). ``rows_done`` lets a
-    job that was stopped half-way go on where it committed last.
+    job that was stopped half-way go on where it committed last; ``attempts`` counts the jobs that
+    began since then.
     """
 
     __tablename__ = "imports"
@@ -35,6 +36,7 @@ class Import(Base):
     updated: Mapped[int] = mapped_column(default=0)
     unchanged: Mapped[int] = mapped_column(default=0)
     rejected: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
     claim_token: Mapped[str | None] = mapped_column(String(22))
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

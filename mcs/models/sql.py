@@ -15,7 +15,9 @@ from sqlalchemy import (
     bindparam,
     types,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement, GenericFunction
 
 
@@ -34,6 +36,12 @@ def _sqlite(_element: random_hex, _compiler: Any, **_options: Any) -> str:
 @compiles(random_hex, "postgresql")
 def _postgresql(_element: random_hex, _compiler: Any, **_options: Any) -> str:
     return "replace(gen_random_uuid()::text, '-', '')"
+
+
+def insert_into(session: Session, table: Any) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that can be told what to do ON CONFLICT."""
+    is_postgres = session.get_bind().dialect.name == "postgresql"
+    return postgresql.insert(table) if is_postgres else sqlite.insert(table)
 
 
 def among(column: Any, values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:

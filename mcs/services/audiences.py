@@ -51,15 +51,16 @@ def size(session: Session, campaign_id: int, excludes_id: int | None) -> int:
 def not_served_by(scenario_id: int) -> ColumnElement[bool]:
     """Contacts with no delivery of that scenario, nor of one that it left out itself, and so on:
     those added since."""
-    served = (
+    return ~served_by(scenario_id).where(Delivery.contact_id == BatchContact.contact_id).exists()
+
+
+def served_by(scenario_id: int) -> Select[int]:
+    """The deliveries of that scenario, of the one that it left out, and so on."""
+    return (
         select(Delivery.id)
         .join(Emailer, Emailer.id == Delivery.emailer_id)
-        .where(
-            Emailer.scenario_id.in_(_lineage(scenario_id)),
-            Delivery.contact_id == BatchContact.contact_id,
-        )
+        .where(Emailer.scenario_id.in_(_lineage(scenario_id)))
     )
-    return ~served.exists()
 
 
 def _lineage(scenario_id: int) -> Select[int]:

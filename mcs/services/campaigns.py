@@ -14,16 +14,17 @@ from sqlalchemy.orm import Session
 from mcs.core import timelines
 from mcs.core.addresses import BadAddress, parse_address
 from mcs.gateways.jobqueue import JobQueue
-from mcs.models import Batch, BatchContact, Campaign, Emailer, Scenario
-from mcs.services import audiences, audit, outlook, planning, sequences
+from mcs.models import Batch, BatchContact, Campaign
+from mcs.services import audiences, audit, outlook, planning, scenarios, sequences
 from mcs.services.audiences import Audience
 from mcs.services.outlook import Upcoming
-from mcs.services.paging import At, Order, Page, turn
+from mcs.services.paging import At, Order, Page, read_number, turn
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
 
 PAGE_LENGTH = 25
 SORTS = ("name", "start")
+SLOWEST, FASTEST = 0.01, 100_000  # Messages a second.
 LONGEST = {"name": 200, "description": 5000, "from_name": 200, "postal_address": 500}
 
 
@@ -48,6 +49,7 @@ class Fields:
     from_email: str = ""
     reply_to: str = ""
     postal_address: str = ""
+    send_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,21 +63,6 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A scenario of the campaign with its latest emailer."""
-
-    scenario: Scenario
-    emailer: Emailer | None
-
-    @property
-    def state(self) -> str:
-        """The emailer's word once there is more to say than that it is planned."""
-        if self.emailer is None or self.scenario.state == "draft":
-            return self.scenario.state
-        return "scheduled" if self.emailer.state == "planned" else self.emailer.state
-
-
-@dataclass(frozen=True)
 class Overview:
     """Everything the campaign's own page says. ``sender_gaps``: what is still to be filled in."""
 
@@ -83,7 +70,7 @@ class Overview:
     state: str
     audience: Audience
     sender_gaps: Sequence[str]
-    runs: Sequence[Run]
+    runs: Sequence[scenarios.Listed]
     next_up: Upcoming | None
 
 
@@ -239,7 +226,7 @@ def overview(session: Session, now: datetime, campaign_id: int) -> Overview:
         state_of(campaign, now),
         audiences.count(session, campaign_id),
         sender_gaps(campaign),
-        _runs(session, campaign_id),
+        scenarios.of_campaign(session, campaign_id),
         coming[0] if coming else None,
     )
 
@@ -296,6 +283,8 @@ def check(given: Fields) -> Fields:
     _check_timeline(given, reasons)
     if given.timezone not in available_timezones():
         reasons["timezone"] = "Choose a time zone from the list, such as Europe/Berlin."
+    if given.send_rate is not None and not SLOWEST <= given.send_rate <= FASTEST:
+        reasons["send_rate"] = f"Use a number from {SLOWEST} to {FASTEST:,}, or leave it empty."
     if reasons:
         raise RefusedCampaign(reasons)
     return one_line
@@ -376,25 +365,11 @@ def _order(sort: str) -> tuple[Order, Any]:
 
 def _read_name_key(text: str) -> tuple[str, int]:
     number, name = text.split("_", 1)
-    return name, int(number)
+    if "\x00" in name:
+        raise ValueError(text)
+    return name, read_number(number)
 
 
 def _read_date_key(text: str) -> tuple[date, int]:
     day, number = text.split("_")
-    return date.fromisoformat(day), int(number)
-
-
-def _runs(session: Session, campaign_id: int) -> list[Run]:
-    latest = (
-        select(func.max(Emailer.id))
-        .where(Emailer.scenario_id == Scenario.id)
-        .correlate(Scenario)
-        .scalar_subquery()
-    )
-    query = (
-        select(Scenario, Emailer)
-        .outerjoin(Emailer, Emailer.id == latest)
-        .where(Scenario.campaign_id == campaign_id)
-        .order_by(Scenario.date.is_(None), Scenario.date, Scenario.time, Scenario.id)
-    )
-    return [Run(scenario, emailer) for scenario, emailer in session.execute(query)]
+    return date.fromisoformat(day), read_number(number)

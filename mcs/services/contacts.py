@@ -5,13 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy import delete as delete_rows
-from sqlalchemy.orm import Session, contains_eager, joinedload
+from sqlalchemy.orm import Session, joinedload
 
-from mcs.core import walltime
 from mcs.core.addresses import BadAddress, parse_address, tombstone_key
 from mcs.core.tables import safe_cell
 from mcs.models import (
@@ -24,7 +22,7 @@ from mcs.models import (
     Scenario,
     Suppression,
 )
-from mcs.services import suppressions
+from mcs.services import audiences, outlook, suppressions
 from mcs.services.paging import At, Page, Rows, by_id, turn
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
@@ -256,48 +254,21 @@ def sendings_of(session: Session, ledger: list[Delivery]) -> dict[int, Emailer]:
 def _coming(
     session: Session, now: datetime, contact_id: int, places: list[Place], *, everywhere: bool
 ) -> list[Coming]:
-    begun = (
-        select(Emailer.id)
-        .where(Emailer.scenario_id == Scenario.id, Emailer.state != "planned")
-        .correlate(Scenario)
-    )
-    query = (
-        select(Scenario)
-        .join(Scenario.campaign)
-        .where(
-            Scenario.campaign_id.in_([place.campaign.id for place in places]),
-            Scenario.state == "scheduled",
-            Campaign.active,
-            Campaign.archived_at.is_(None),
-            ~begun.exists(),
-        )
-        .options(contains_eager(Scenario.campaign))
-        .limit(_SHOWN)
-    )
     closed = {place.campaign.id for place in places if everywhere or place.suppression}
-    coming = [
-        Coming(scenario, _instant(scenario), scenario.campaign_id in closed)
-        for scenario in session.scalars(query)
+    found = outlook.coming(session, now, [place.campaign.id for place in places])
+    return [
+        Coming(scenario, at, scenario.campaign_id in closed)
+        for scenario, at in found
         if not _had_it(session, scenario, contact_id)
-    ]
-    return sorted(coming, key=lambda each: (each.at, each.scenario.id))
-
-
-def _instant(scenario: Scenario) -> datetime:
-    assert scenario.date is not None and scenario.time is not None, "scheduled ones have both"
-    return walltime.instant(scenario.date, scenario.time, ZoneInfo(scenario.campaign.timezone))
+    ][:_SHOWN]
 
 
 def _had_it(session: Session, scenario: Scenario, contact_id: int) -> bool:
-    """Whether it leaves the contact out, since the scenario before it reached the contact."""
+    """Whether it leaves the contact out, since one before it reached the contact."""
     if scenario.excludes_id is None:
         return False
-    query = (
-        select(Delivery.id)
-        .join(Emailer, Emailer.id == Delivery.emailer_id)
-        .where(Emailer.scenario_id == scenario.excludes_id, Delivery.contact_id == contact_id)
-    )
-    return session.scalar(query.limit(1)) is not None
+    got = audiences.served_by(scenario.excludes_id).where(Delivery.contact_id == contact_id)
+    return session.scalar(got.limit(1)) is not None
 
 
 def suppression(session: Session, contact_id: int, campaign_id: int | None) -> Suppression | None:
@@ -340,7 +311,7 @@ def add(
             uid=secrets.token_urlsafe(16), attributes={}, name="", created_at=now
         )
         if contact.email_key != address.key:
-            _follow(session, contact.email_key, address.key)
+            suppressions.follow(session, contact.email_key, address.key)
         contact.email, contact.email_key, contact.deleted_at = address.email, address.key, None
         contact.name = name or contact.name
         contact.attributes = contact.attributes | given
@@ -359,13 +330,6 @@ def _known(session: Session, secret: str, key: str) -> Contact | None:
         c.email_key: c for c in session.scalars(select(Contact).where(Contact.email_key.in_(keys)))
     }
     return found.get(keys[0]) or found.get(keys[1])
-
-
-def _follow(session: Session, before: str | None, after: str) -> None:
-    """Suppressions name the address: they go with it when its key changes."""
-    session.execute(
-        update(Suppression).where(Suppression.email_key == before).values(email_key=after)
-    )
 
 
 def suppress(session: Session, now: datetime, contact_id: int, campaign_id: int | None) -> None:
@@ -427,7 +391,7 @@ def delete(session: Session, now: datetime, secret: str, contact_id: int) -> Non
         suppressions.skip_pending(session, contact.email_key, "deleted")
         session.execute(delete_rows(BatchContact).where(BatchContact.contact_id == contact_id))
         grave = tombstone_key(secret, contact.email_key)
-        _follow(session, contact.email_key, grave)
+        suppressions.follow(session, contact.email_key, grave)
         contact.email, contact.email_key, contact.name = "", grave, ""
         contact.attributes = {}
         contact.deleted_at = contact.updated_at = now

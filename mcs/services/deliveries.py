@@ -7,7 +7,7 @@ knowing its ``claim_token``; each write names it, and zero rows updated means th
 
 import secrets
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +17,6 @@ from sqlalchemy import (
     CursorResult,
     Result,
     Select,
-    bindparam,
     func,
     select,
     update,
@@ -25,7 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from mcs.models import Contact, Delivery, Emailer, Scenario, Slice
-from mcs.services import audiences
+from mcs.services import audiences, steps
+from mcs.services.steps import Outcome
 from mcs.services.transactions import writing
 
 # Bulk updates here never touch loaded objects.
@@ -57,19 +57,6 @@ class Due:
     contact_uid: str
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one attempt. ``state`` pending means: again at ``due_at``."""
-
-    delivery_id: int
-    state: str
-    at: datetime
-    reason: str = ""
-    reply_code: int | None = None
-    reply_text: str = ""
-    due_at: datetime | None = None
-
-
 def claim(
     session: Session,
     now: datetime,
@@ -82,17 +69,19 @@ def claim(
     ``not_of`` names emailers of which the caller holds enough, so that a large one does not keep
     the others waiting.
     """
+    query = _claimable(now)
+    if slice_id is not None:
+        query = query.where(Slice.id == slice_id)
+    if not_of:
+        query = query.where(Slice.emailer_id.not_in(not_of))
+    query = query.order_by(Slice.due_at, Slice.id).limit(1)
+    if session.execute(query).first() is None:
+        # A lane asks a few times a second, mostly for nothing: that must not take SQLite's one
+        # lock from those who write.
+        session.commit()
+        return None
     with writing(session):
-        query = _claimable(now)
-        if slice_id is not None:
-            query = query.where(Slice.id == slice_id)
-        if not_of:
-            query = query.where(Slice.emailer_id.not_in(not_of))
-        found = session.execute(
-            query.order_by(Slice.due_at, Slice.id)
-            .limit(1)
-            .with_for_update(skip_locked=True, of=Slice)
-        ).first()
+        found = session.execute(query.with_for_update(skip_locked=True, of=Slice)).first()
         if found is None:
             return None
         token = secrets.token_urlsafe(12)
@@ -150,7 +139,7 @@ def advance(
     session: Session,
     now: datetime,
     lease: timedelta,
-    steps: Iterable[Step],
+    wanted: Iterable[Step],
     *,
     again: bool = False,
 ) -> tuple[set[int], list[Step]]:
@@ -166,8 +155,9 @@ def advance(
     started: set[int] = set()
     lost = []
     with writing(session):
-        for step in sorted(steps, key=lambda step: step.claim.slice_id):
-            if _hold(session, now, step.claim, lease):
+        for step in sorted(wanted, key=lambda step: step.claim.slice_id):
+            claim = step.claim
+            if steps.hold(session.connection(), claim.slice_id, claim.token, now + lease):
                 if again:
                     step, begun = _unwritten(session, step)
                     started |= begun
@@ -212,7 +202,7 @@ def rescue(session: Session, now: datetime, on_doubt: str) -> set[int]:
     (RFC 1047). With ``on_doubt`` "resend" it goes again, with the same Message-ID.
     """
     rescued: set[int] = set()
-    while (slice_id := _expired(session, now)) is not None:
+    for slice_id in _expired(session, now):
         rescued |= _rescue(session, now, slice_id, on_doubt)
     return rescued
 
@@ -237,8 +227,8 @@ def settle_late(session: Session, claim: Claim, outcomes: Iterable[Outcome]) -> 
         for row in open_ones:
             moved[row.state] -= 1
             moved["sent"] += 1
-        _write(session, [accepted[row.id] for row in open_ones], {})
-        _count(session, claim.slice_id, moved)
+        steps.record(session.connection(), [accepted[row.id] for row in open_ones], {})
+        steps.count(session.connection(), claim.slice_id, moved)
 
 
 def _claimable(now: datetime) -> Select[int, int, int, int]:
@@ -288,94 +278,29 @@ def _unwritten(session: Session, step: Step) -> tuple[Step, set[int]]:
 
 
 def _take(session: Session, now: datetime, step: Step) -> set[int]:
+    connection = session.connection()
     moved = _record(session, step.claim, step.outcomes)
     begun = [refusal.delivery_id for refusal in step.refusals]
-    started = _start(session, now, step.claim, begun + step.starts)
+    started = steps.start(connection, now, step.claim.emailer_id, begun + step.starts)
     moved["pending"] -= len(started)
     moved["sending"] += len(started)
     moved.update(
         _record(session, step.claim, [r for r in step.refusals if r.delivery_id in started])
     )
-    _count(session, step.claim.slice_id, moved)
+    steps.count(connection, step.claim.slice_id, moved)
     return started.difference(begun)
-
-
-def _hold(session: Session, now: datetime, claim: Claim, lease: timedelta) -> bool:
-    """Lock the slice, prove that it is ours, renew the lease.
-
-    The token proves it, even when the lease is over: who takes a slice over takes the token away.
-    """
-    held = session.execute(
-        update(Slice)
-        .where(Slice.id == claim.slice_id, Slice.claim_token == claim.token)
-        .values(lease_until=now + lease)
-        .execution_options(**NO_SYNC)
-    )
-    return _rows(held) == 1
-
-
-def _start(session: Session, now: datetime, claim: Claim, starts: Sequence[int]) -> set[int]:
-    if not starts:
-        return set()
-    sending = select(Emailer.id).where(Emailer.id == claim.emailer_id, Emailer.state == "sending")
-    return set(
-        session.scalars(
-            update(Delivery)
-            .where(Delivery.id.in_(starts), Delivery.state == "pending", sending.exists())
-            .values(state="sending", started_at=now, attempts=Delivery.attempts + 1)
-            .returning(Delivery.id)
-            .execution_options(**NO_SYNC)
-        )
-    )
 
 
 def _record(session: Session, claim: Claim, outcomes: Sequence[Outcome]) -> Counter[str]:
     """Write the answers of messages in flight; the counts by which the states changed."""
-    moved = Counter[str]()
-    if not outcomes:
-        return moved
     again = [outcome.delivery_id for outcome in outcomes if outcome.state == "pending"]
     unwanted = _unwanted_since(session, claim, again) if again else {}
+    moved = Counter[str]()
     for outcome in outcomes:
         moved["skipped" if outcome.delivery_id in unwanted else outcome.state] += 1
     moved["sending"] -= len(outcomes)
-    _write(session, outcomes, unwanted)
+    steps.record(session.connection(), outcomes, unwanted)
     return moved
-
-
-def _write(session: Session, outcomes: Sequence[Outcome], unwanted: Mapping[int, str]) -> None:
-    rows = []
-    for outcome in outcomes:
-        columns = _columns(outcome)
-        if outcome.delivery_id in unwanted:
-            columns |= {"state": "skipped", "reason": unwanted[outcome.delivery_id]}
-        rows.append({"row_id": outcome.delivery_id, **columns})
-    if rows:
-        session.connection().execute(_RECORD, rows)
-
-
-# By executemany: psycopg sends the rows in one round trip, sqlite3 loops over them in C.
-_RECORD = (
-    update(Delivery.__table__)  # type: ignore[arg-type]  # a Table, which mypy sees as FromClause
-    .where(Delivery.__table__.c.id == bindparam("row_id"))
-    .values(
-        {
-            name: bindparam(name)
-            for name in ("state", "reason", "due_at", "sent_at", "reply_code", "reply_text")
-        }
-    )
-)
-
-
-def _columns(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "state": outcome.state,
-        "reason": outcome.reason[:200],
-        "due_at": outcome.due_at or outcome.at,
-        "sent_at": outcome.at if outcome.state == "sent" else None,
-        "reply_code": outcome.reply_code,
-        "reply_text": outcome.reply_text[:1000],
-    }
 
 
 def _unwanted_since(session: Session, claim: Claim, delivery_ids: Sequence[int]) -> dict[int, str]:
@@ -399,18 +324,8 @@ def _unwanted_since(session: Session, claim: Claim, delivery_ids: Sequence[int])
     return dict(rows.all())
 
 
-def _count(session: Session, slice_id: int, moved: Mapping[str, int]) -> None:
-    changes = {state: getattr(Slice, state) + by for state, by in moved.items() if by}
-    if changes:
-        session.execute(
-            update(Slice).where(Slice.id == slice_id).values(changes).execution_options(**NO_SYNC)
-        )
-
-
-def _expired(session: Session, now: datetime) -> int | None:
-    return session.scalars(
-        select(Slice.id).where(Slice.lease_until < now).order_by(Slice.id).limit(1)
-    ).first()
+def _expired(session: Session, now: datetime) -> Sequence[int]:
+    return session.scalars(select(Slice.id).where(Slice.lease_until < now).order_by(Slice.id)).all()
 
 
 def _rescue(session: Session, now: datetime, slice_id: int, on_doubt: str) -> set[int]:
@@ -418,7 +333,8 @@ def _rescue(session: Session, now: datetime, slice_id: int, on_doubt: str) -> se
         row = session.execute(
             select(Slice.id, Slice.emailer_id, Slice.low_id, Slice.high_id, Slice.claim_token)
             .where(Slice.id == slice_id, Slice.lease_until < now)
-            .with_for_update()
+            # A worker that froze in the middle of a commit holds the lock: the clock must not wait.
+            .with_for_update(skip_locked=True)
         ).first()
         if row is None:
             return set()
@@ -431,7 +347,7 @@ def _rescue(session: Session, now: datetime, slice_id: int, on_doubt: str) -> se
         moved = _record(
             session, claim, [Outcome(id, state, now, reason=reason) for id in in_flight]
         )
-        _count(session, claim.slice_id, moved)
+        steps.count(session.connection(), claim.slice_id, moved)
         session.execute(
             update(Slice)
             .where(Slice.id == slice_id)

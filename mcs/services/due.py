@@ -1,7 +1,8 @@
 """What is due, asked of SQL: the one look that makes up for every bell that did not ring."""
 
+import logging
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -9,6 +10,9 @@ from sqlalchemy.orm import Session
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Emailer
 from mcs.services import deliveries, emailers, imports, planning
+from mcs.services.transactions import PASSING
+
+log = logging.getLogger(__name__)
 
 # A second's worth of work for many workers; what is more is found the next second.
 RINGS = 64
@@ -43,3 +47,15 @@ def due_emailers(session: Session, now: datetime) -> Sequence[int]:
     ).all()
     session.commit()
     return found
+
+
+def start_due(session: Session, now: datetime, queue: JobQueue, late_limit: timedelta) -> None:
+    """Start the emailers whose instant has come, for a worker that has another's in its hands:
+    one that cannot be started is left to its own alarm, and stops nobody."""
+    for emailer_id in due_emailers(session, now):
+        try:
+            emailers.send(session, now, queue, emailer_id, late_limit)
+        except PASSING:
+            raise
+        except Exception:
+            log.exception("emailer %d could not be started", emailer_id)

@@ -8,12 +8,13 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Insert, case, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
+from mcs.core import retries
 from mcs.core.states import EMAILER_MOVES, may_move
 from mcs.core.walltime import instant
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import AuditEntry, Batch, Delivery, Emailer, Scenario, Slice, UtcDateTime
 from mcs.models.sql import random_hex
-from mcs.services import audiences
+from mcs.services import audiences, planning
 from mcs.services.transactions import writing
 
 # Large enough that a worker rarely asks for the next, small enough that several share the end.
@@ -45,16 +46,34 @@ class Progress:
     started_at: datetime | None
     finished_at: datetime | None
     next_due_at: datetime | None
+    paced_from: datetime | None
+    paced_sent: int
     notice: str
 
     @property
     def to_go(self) -> int:
         return self.pending + self.sending
 
+    def per_second(self, now: datetime) -> float | None:
+        """Messages sent a second since it last began to move; None when too few to tell."""
+        sent = self.sent - self.paced_sent
+        if self.paced_from is None or sent < 10:
+            return None
+        return sent / max((now - self.paced_from).total_seconds(), 1.0)
+
     @property
     def late_by(self) -> timedelta | None:
         """How long after its instant it started."""
         return None if self.started_at is None else self.started_at - self.scheduled_at
+
+
+@dataclass(frozen=True)
+class Retrying:
+    """How many messages wait for another try, when the next one is, and when trying ends."""
+
+    number: int
+    next_at: datetime | None
+    give_up_at: datetime
 
 
 def send(
@@ -116,7 +135,7 @@ def resume(
     becomes missed instead and waits for a person who says "send now".
     """
     with writing(session):
-        emailer = _locked(session, emailer_id)
+        emailer = locked(session, emailer_id)
         if now - emailer.scheduled_at > late_limit and not _served(session, emailer_id):
             _move(session, now, emailer_id, "missed", user_id, notice=_too_late(emailer, now))
             return
@@ -124,7 +143,7 @@ def resume(
         # One letter at a time, until it is seen that the server is well again.
         emailer.cuts = min(emailer.cuts, 1)
         session.flush()
-        _wake(session, now, emailer_id)
+        _wake(session, now, emailer)
     ring(session, now, queue, emailer_id)
 
 
@@ -134,7 +153,7 @@ def cancel(session: Session, now: datetime, emailer_id: int, *, user_id: int | N
     Its scenario, if nobody was served, becomes a draft again that can be changed and scheduled.
     """
     with writing(session):
-        emailer = _locked(session, emailer_id)
+        emailer = locked(session, emailer_id)
         started = emailer.recipients is not None
         _move(session, now, emailer_id, "cancelled", user_id)
         session.execute(
@@ -145,7 +164,7 @@ def cancel(session: Session, now: datetime, emailer_id: int, *, user_id: int | N
         )
         if started:
             _skip_rest(session, emailer_id)
-            _record_served(session, emailer_id)
+            record_served(session, emailer_id)
         else:
             _unschedule(session, now, emailer.scenario_id)
 
@@ -155,14 +174,14 @@ def send_now(
 ) -> None:
     """Send a missed emailer after all, from now on."""
     with writing(session):
-        emailer = _locked(session, emailer_id)
+        emailer = locked(session, emailer_id)
         if emailer.state != "missed":
             raise NotPossible(_refusal(emailer.state, "sent now"))
         if emailer.recipients is None:
             _refuse_incomplete(emailer)
             _set_off(session, now, emailer)
         else:
-            _wake(session, now, emailer_id)
+            _wake(session, now, emailer)
         _move(session, now, emailer_id, "sending", user_id)
     ring(session, now, queue, emailer_id)
 
@@ -170,7 +189,7 @@ def send_now(
 def skip(session: Session, now: datetime, emailer_id: int, *, user_id: int | None = None) -> None:
     """Let a missed emailer go: nobody gets it."""
     with writing(session):
-        if _locked(session, emailer_id).state != "missed":
+        if locked(session, emailer_id).state != "missed":
             raise NotPossible("Only a missed sending can be skipped.")
     cancel(session, now, emailer_id, user_id=user_id)
 
@@ -187,7 +206,7 @@ def reschedule(
 ) -> None:
     """Give a missed emailer, of which nothing was sent, a new time: its scenario's."""
     with writing(session):
-        emailer = _locked(session, emailer_id)
+        emailer = locked(session, emailer_id)
         if emailer.state != "missed" or emailer.recipients is not None:
             raise NotPossible("Only a missed sending that never began can get a new time.")
         scenario, campaign = emailer.scenario, emailer.scenario.campaign
@@ -208,12 +227,12 @@ def reschedule(
 def finish(session: Session, now: datetime, emailer_id: int) -> bool:
     """Close an emailer of which nothing is left to do; True when this call closed it."""
     with writing(session):
-        emailer = _locked(session, emailer_id)
+        emailer = locked(session, emailer_id)
         open_slices = select(Slice.id).where(
             Slice.emailer_id == emailer_id, Slice.pending + Slice.sending > 0
         )
         left = session.scalars(open_slices.limit(1)).first() is not None
-        _record_served(session, emailer_id)
+        record_served(session, emailer_id)
         if left or emailer.state != "sending":
             return False
         emailer.state, emailer.finished_at, emailer.notice = "sent", now, ""
@@ -257,8 +276,32 @@ def progress(session: Session, emailer_id: int) -> Progress:
         started_at=emailer.started_at,
         finished_at=emailer.finished_at,
         next_due_at=next_due_at,
+        paced_from=emailer.paced_from,
+        paced_sent=emailer.paced_sent,
         notice=emailer.notice,
     )
+
+
+def retrying(session: Session, now: datetime, emailer_id: int) -> Retrying:
+    """The emailer's messages that wait for another try, as their slices know it."""
+    number, next_at = session.execute(
+        select(func.coalesce(func.sum(Slice.pending), 0), func.min(Slice.due_at)).where(
+            Slice.emailer_id == emailer_id,
+            Slice.pending > 0,
+            Slice.claim_token.is_(None),
+            Slice.due_at > now,
+        )
+    ).one()
+    return Retrying(int(number), next_at, give_up_at(session.get_one(Emailer, emailer_id)))
+
+
+def give_up_at(emailer: Emailer) -> datetime:
+    """When trying ends: a day after the start, never past the campaign's last day."""
+    campaign = emailer.scenario.campaign
+    last_moment = instant(
+        campaign.end_date + timedelta(days=1), time.min, ZoneInfo(campaign.timezone)
+    )
+    return retries.give_up_at(emailer.started_at or emailer.scheduled_at, last_moment)
 
 
 def note(session: Session, emailer_id: int, notice: str) -> None:
@@ -287,11 +330,14 @@ def note_cuts(session: Session, emailer_id: int, cuts: int) -> None:
 def _start(session: Session, now: datetime, emailer_id: int, late_limit: timedelta) -> bool:
     with writing(session):
         try:
-            emailer = _locked(session, emailer_id)
+            emailer = locked(session, emailer_id)
         except NotPossible:
             return False  # withdrawn since the bell was set
         if emailer.state != "planned" or emailer.scheduled_at > now:
             return False
+        intended = planning.intended(emailer.scenario, emailer.scenario.campaign)
+        if intended is None or intended > now:
+            return False  # edited or switched off since; the planner is about to say so here too
         if now - emailer.scheduled_at > late_limit:
             _move(session, now, emailer_id, "missed", notice=_too_late(emailer, now))
             return False
@@ -324,7 +370,7 @@ def _set_off(session: Session, now: datetime, emailer: Emailer) -> None:
     if written != recipients:
         # A contact left the batch in between: nothing is committed, the bell rings again.
         raise RuntimeError(f"{written} deliveries for {recipients} recipients")
-    emailer.recipients, emailer.started_at = recipients, now
+    emailer.recipients, emailer.started_at, emailer.paced_from = recipients, now, now
     session.flush()
 
 
@@ -394,7 +440,7 @@ def _move(
     notice: str = "",
 ) -> None:
     """The one place where an emailer's state changes by somebody's wish. Raises NotPossible."""
-    emailer = _locked(session, emailer_id)
+    emailer = locked(session, emailer_id)
     if not may_move(EMAILER_MOVES, emailer.state, state):
         raise NotPossible(_refusal(emailer.state, state))
     emailer.state, emailer.notice = state, notice[:LONGEST_NOTICE]
@@ -411,19 +457,23 @@ def _move(
     session.flush()
 
 
-def _locked(session: Session, emailer_id: int) -> Emailer:
-    """The emailer, locked after its scenario: the order in which who edits a scenario locks."""
+def locked(session: Session, emailer_id: int) -> Emailer:
+    """The emailer, locked after its scenario: the order in which who edits a scenario locks.
+
+    FOR NO KEY UPDATE: who changes a slice or a delivery twice in one transaction has PostgreSQL
+    look for the emailer again (FOR KEY SHARE), holding the slice that we may be waiting for.
+    """
     of_emailer = select(Emailer.scenario_id).where(Emailer.id == emailer_id)
     session.execute(
         select(Scenario.id)
         .where(Scenario.id == of_emailer.scalar_subquery())
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
     emailer = session.scalars(
         select(Emailer)
         .where(Emailer.id == emailer_id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     ).first()
     if emailer is None:
@@ -470,11 +520,13 @@ def _unschedule(session: Session, now: datetime, scenario_id: int) -> None:
     )
 
 
-def _wake(session: Session, now: datetime, emailer_id: int) -> None:
+def _wake(session: Session, now: datetime, emailer: Emailer) -> None:
     """Let the slices that wait for a server that was away be tried at once."""
+    emailer.paced_from, emailer.paced_sent = now, _served(session, emailer.id)
+    session.flush()
     session.execute(
         update(Slice)
-        .where(Slice.emailer_id == emailer_id, Slice.pending > 0, Slice.claim_token.is_(None))
+        .where(Slice.emailer_id == emailer.id, Slice.pending > 0, Slice.claim_token.is_(None))
         .values(due_at=now)
         .execution_options(synchronize_session=False)
     )
@@ -486,7 +538,7 @@ def _served(session: Session, emailer_id: int) -> int:
     ).one()
 
 
-def _record_served(session: Session, emailer_id: int) -> None:
+def record_served(session: Session, emailer_id: int) -> None:
     """Write on the scenario how many contacts all its sendings served."""
     scenario_id = session.scalars(select(Emailer.scenario_id).where(Emailer.id == emailer_id)).one()
     served = (

@@ -4,18 +4,17 @@ import logging
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
 from mcs.config import Settings
 from mcs.core.breaker import Breaker
 from mcs.core.message import CannotCompose, Composer, Message
-from mcs.core.retries import give_up_at
-from mcs.core.walltime import instant
 from mcs.models import Emailer
-from mcs.services import deliveries, letters
-from mcs.services.deliveries import Claim, Due, Outcome
+from mcs.services import deliveries, emailers, letters, pacer
+from mcs.services.deliveries import Claim, Due
+from mcs.services.pacer import Limit
+from mcs.services.steps import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +26,7 @@ class Issue:
     composer: Composer
     links: letters.Unsubscribing
     give_up_at: datetime
+    limits: tuple[Limit, ...]
     breaker: Breaker
 
 
@@ -61,16 +61,11 @@ def issue(session: Session, settings: Settings, emailer_id: int) -> Issue:
     emailer = session.get_one(Emailer, emailer_id)
     scenario = emailer.scenario
     campaign = scenario.campaign
-    started_at = emailer.started_at or emailer.scheduled_at
-    last_moment = instant(
-        campaign.end_date + timedelta(days=1),
-        datetime.min.time(),
-        ZoneInfo(campaign.timezone),
-    )
     prepared = Issue(
         composer=Composer(letters.template(settings, campaign, scenario)),
         links=letters.Unsubscribing(settings, campaign.uid),
-        give_up_at=give_up_at(started_at, last_moment),
+        give_up_at=emailers.give_up_at(emailer),
+        limits=pacer.limits(settings, campaign),
         breaker=Breaker(emailer.cuts),
     )
     session.commit()
@@ -85,7 +80,10 @@ def feed(session: Session, now: datetime, claim: Claim, prepared: Issue, lease: 
 def compose(feed: Feed, due: Due, now: datetime) -> Letter | Outcome:
     """The letter for one delivery; or, for a contact that none can be made for, its failure."""
     try:
-        message = feed.issue.composer.compose(letters.person(due, feed.issue.links), now)
+        # By the second, which is all a Date says: so the composer writes it once a second.
+        message = feed.issue.composer.compose(
+            letters.person(due, feed.issue.links), now.replace(microsecond=0)
+        )
     except CannotCompose as error:
         return Outcome(due.id, "failed", now, reason=f"no message could be made: {error.reason}")
     except Exception:

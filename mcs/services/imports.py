@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any, Protocol
 
 from sqlalchemy import and_, delete, insert, literal, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from mcs.core.addresses import tombstone_key
@@ -35,7 +34,8 @@ from mcs.models import (
     RejectedRow,
     UtcDateTime,
 )
-from mcs.models.sql import among, field, records
+from mcs.models.sql import among, field, insert_into, records
+from mcs.services import suppressions
 from mcs.services.paging import At, Page, by_id, turn
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
@@ -46,6 +46,10 @@ CHUNK = 256 * 1024
 INLINE = 256 * 1024
 SLICE = 2_000
 LEASE = timedelta(seconds=60)
+# So many jobs may end half-way at the same rows, before it is taken for a fault of ours.
+ATTEMPTS = 5
+# How long a file waits for its review.
+REVIEW_DAYS = 7
 _CONTACTS = Base.metadata.tables["contacts"]
 _PLACES = Base.metadata.tables["batch_contacts"]
 
@@ -133,7 +137,8 @@ def confirm(
     it was begun before.
     """
     with writing(session):
-        upload = session.get_one(Import, import_id)
+        # Locked: confirmed twice at once, or let go of at that moment, only one of them counts.
+        upload = session.get_one(Import, import_id, with_for_update=True, populate_existing=True)
         if upload.state != "review":
             raise NotInReview
         layout = Layout.from_json(upload.mapping)
@@ -210,12 +215,15 @@ def run(session: Session, clock: Callable[[], datetime], import_id: int, *, secr
     """Import the rows that are not yet done, a slice to a transaction.
 
     Whoever holds the lease goes on, anybody else returns at once; so it may be run at any time,
-    any number of times.
+    any number of times. One that never gets further than where ATTEMPTS others ended has failed.
     """
     token = secrets.token_urlsafe(12)
     if not _claim(session, clock(), import_id, token):
         return
-    upload = session.get_one(Import, import_id)
+    upload = session.get_one(Import, import_id, populate_existing=True)
+    if upload.attempts > ATTEMPTS:
+        _give_up(session, clock(), import_id, upload.rows_done)
+        return
     batch_id = session.scalars(
         select(Batch.id).where(Batch.campaign_id == upload.campaign_id)
     ).one()
@@ -234,6 +242,24 @@ def run(session: Session, clock: Callable[[], datetime], import_id: int, *, secr
             _record(session, import_id, tally, len(outcomes))
             if ended:
                 _finish(session, now, import_id)
+
+
+def forget_reviews(session: Session, now: datetime) -> int:
+    """Let go of the files that nobody confirmed within REVIEW_DAYS; how many there were."""
+    with writing(session):
+        old = session.scalars(
+            select(Import.id)
+            .where(Import.state == "review", Import.created_at < now - timedelta(days=REVIEW_DAYS))
+            .order_by(Import.id)
+            .with_for_update()
+        ).all()
+        for import_id in old:
+            reason = (
+                f"Nobody confirmed this file within {REVIEW_DAYS} days, so it was let go, and"
+                " nothing was changed. Upload it again to import it."
+            )
+            _fail(session, now, import_id, reason)
+    return len(old)
 
 
 def _begin(
@@ -307,7 +333,12 @@ def _claim(session: Session, now: datetime, import_id: int, token: str) -> bool:
         claimed = session.execute(
             update(Import)
             .where(Import.id == import_id, _free(now))
-            .values(state="running", claim_token=token, lease_until=now + LEASE)
+            .values(
+                state="running",
+                claim_token=token,
+                lease_until=now + LEASE,
+                attempts=Import.attempts + 1,
+            )
         )
         return bool(claimed.rowcount)  # type: ignore[attr-defined]
 
@@ -328,6 +359,7 @@ def _record(session: Session, import_id: int, tally: Tally, done: int) -> None:
         .where(Import.id == import_id)
         .values(
             rows_done=Import.rows_done + done,
+            attempts=0,
             added=Import.added + tally.added,
             updated=Import.updated + tally.updated,
             unchanged=Import.unchanged + tally.unchanged,
@@ -348,7 +380,31 @@ def _finish(session: Session, now: datetime, import_id: int) -> None:
             lease_until=None,
         )
     )
-    # The outcome is kept for ever; the file is not.
+    _drop_bytes(session, import_id)
+
+
+def _give_up(session: Session, now: datetime, import_id: int, rows_done: int) -> None:
+    place = f"after row {rows_done:,}" if rows_done else "at the first row"
+    reason = (
+        f"The import could not go on {place}: {ATTEMPTS} tries ended in an error, which the"
+        " workers' log holds. What was counted is in. Once the cause is mended, upload the file"
+        " again: nobody is added twice."
+    )
+    with writing(session):
+        _fail(session, now, import_id, reason)
+
+
+def _fail(session: Session, now: datetime, import_id: int, reason: str) -> None:
+    session.execute(
+        update(Import)
+        .where(Import.id == import_id)
+        .values(state="failed", error=reason, finished_at=now, claim_token=None, lease_until=None)
+    )
+    _drop_bytes(session, import_id)
+
+
+def _drop_bytes(session: Session, import_id: int) -> None:
+    """The outcome is kept for ever; the file is not."""
     session.execute(delete(ImportChunk).where(ImportChunk.import_id == import_id))
 
 
@@ -411,8 +467,6 @@ class _Slice:
 
     def __init__(self, session: Session, now: datetime, batch_id: int, secret: str) -> None:
         self._session, self._now, self._batch_id, self._secret = session, now, batch_id, secret
-        dialect = session.get_bind().dialect.name
-        self._insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
 
     def take(self, outcomes: Sequence[Entry | Rejection]) -> Tally:
         entries: dict[str, list[Entry]] = {}
@@ -463,8 +517,8 @@ class _Slice:
         return [_Person(*row, in_batch=row.id in inside) for row in found]
 
     def _revive(self, keys: Sequence[str], entries: Mapping[str, Sequence[Entry]]) -> list[str]:
-        """Give deleted contacts their address back; empty when there are none among them, else
-        all the addresses, to be looked at again."""
+        """Give deleted contacts their address back, and what they asked not to get; empty when
+        there are none among them, else all the addresses, to be looked at again."""
         graves = {tombstone_key(self._secret, key): key for key in keys}
         found = self._session.scalars(
             select(Contact.email_key).where(among(Contact.email_key, list(graves)))
@@ -476,6 +530,7 @@ class _Slice:
                 .where(_CONTACTS.c.email_key == grave)
                 .values(email_key=key, email=entries[key][0].email, deleted_at=None)
             )
+            suppressions.follow(self._session, grave, key)
         return list(keys) if found else []
 
     def _add(
@@ -505,7 +560,7 @@ class _Slice:
         values = [field(cells, place, _CONTACTS.c[name].type) for place, name in enumerate(names)]
         now = literal(self._now, UtcDateTime)
         self._session.execute(
-            self._insert(_CONTACTS)
+            insert_into(self._session, _CONTACTS)
             .from_select(
                 [*names, "created_at", "updated_at"],
                 # SQLite takes ON CONFLICT for a join's ON where there is no WHERE.
@@ -542,7 +597,7 @@ class _Slice:
                 .order_by(Contact.id)
             )
             self._session.execute(
-                self._insert(_PLACES)
+                insert_into(self._session, _PLACES)
                 .from_select(["batch_id", "contact_id", "added_at"], joining)
                 .on_conflict_do_nothing()
             )

@@ -23,9 +23,11 @@ from mcs.core.outcomes import Attempt, Scope, Verdict
 from mcs.gateways import smtp
 from mcs.models import Emailer
 from mcs.services import deliveries, emailers, feeds, suppressions
-from mcs.services.deliveries import Outcome, Step
+from mcs.services.deliveries import Step
 from mcs.services.feeds import Feed, Issue, Letter
+from mcs.services.pacer import Pacer
 from mcs.services.recorder import Recorder, Told
+from mcs.services.steps import Outcome
 from mcs.services.talk import Talk
 from mcs.services.transactions import persistently
 
@@ -34,6 +36,8 @@ T = TypeVar("T")
 # Ask for the next slice while this many letters per connection are left: no connection runs dry.
 LETTERS_AHEAD = 25
 KEEPER_SECONDS = 0.25
+# How finely messages of a limited rate are spread.
+PACE_SECONDS = 0.005
 # After this long other jobs get their turn; what is left of the slices is rung for again.
 TURN = timedelta(seconds=30)
 # How long to leave a server alone that cannot be reached, or wants no more for now.
@@ -44,7 +48,11 @@ DRAIN_SECONDS = 8.0
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a lane is given: it asks nobody else for the time, for luck, or whether to stop."""
+    """What a lane is given: it asks nobody else for the time, for luck, or whether to stop.
+
+    ``start_due`` starts the emailers whose instant has come: a lane that is held to a low rate has
+    its worker to itself, and must not keep another campaign waiting.
+    """
 
     sessions: sessionmaker[Session]
     settings: Settings
@@ -52,6 +60,7 @@ class Surroundings:
     now: Callable[[], datetime]
     dice: Callable[[], float]
     stopping: Callable[[], bool]
+    start_due: Callable[[Session], None]
 
 
 def deliver(given: Surroundings, slice_id: int) -> list[int]:
@@ -76,6 +85,7 @@ class Lane:
         self._more = asyncio.Event()
         self._hungry = asyncio.Event()
         self._open: set[smtp.Connection] = set()
+        self._pacer = Pacer(given.now)
         self._ending = False
         self._told_to_end_at: float | None = None
         self._trouble = ""
@@ -99,18 +109,23 @@ class Lane:
     # The keeper: claims, renews, releases, and decides when it is over.
 
     async def _serve(self) -> None:
-        number = min(self._settings.smtp_connections, max(1, self._waiting()))
-        talking = [asyncio.create_task(self._talk()) for _ in range(number)]
+        talking = [asyncio.create_task(self._talk())]
+        pacing = asyncio.create_task(self._pace())
         try:
             while not all(task.done() for task in talking) and not self._overdue(DRAIN_SECONDS + 1):
+                # A lane that began with one letter may have claimed thousands since. One that the
+                # server wanted no more of stays in the list, and is not made up for.
+                number = min(self._settings.smtp_connections, self._waiting())
+                for _ in range(number - len(talking)):
+                    talking.append(asyncio.create_task(self._talk()))
                 await self._keep()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hungry.wait(), KEEPER_SECONDS)
             await asyncio.gather(*(task for task in talking if task.done()))
         finally:
-            for task in talking:
+            for task in (*talking, pacing):
                 task.cancel()
-            await asyncio.gather(*talking, return_exceptions=True)
+            await asyncio.gather(*talking, pacing, return_exceptions=True)
             self._ending = True
             await self._release(list(self._feeds))
 
@@ -139,11 +154,23 @@ class Lane:
 
     async def _top_up(self) -> None:
         """Claim more when little is waiting; and one of each other emailer that is due."""
+        await self._on_thread(self._given.start_due)
         while await self._claim(None, not_of={feed.claim.emailer_id for feed in self._feeds}):
             pass
         while self._waiting() < LETTERS_AHEAD * self._settings.smtp_connections:
             if not await self._claim(None):
                 break
+
+    async def _pace(self) -> None:
+        """Reserve slots before they are needed, and wake the connections when one is due."""
+        while True:
+            wanted = {feed.issue.limits for feed in self._feeds if feed.waiting} - {()}
+            for reserve in self._pacer.reservations(wanted):
+                await self._on_thread(reserve)
+            slot = self._pacer.next_slot(wanted)
+            if slot is not None and slot <= self._given.now():
+                self._more.set()
+            await asyncio.sleep(PACE_SECONDS if wanted else KEEPER_SECONDS)
 
     async def _claim(self, slice_id: int | None, not_of: set[int] | None = None) -> bool:
         feed = await self._on_thread(partial(self._claim_now, slice_id, not_of or set()))
@@ -201,7 +228,7 @@ class Lane:
     # A connection takes letters, and says what it heard. (mcs.services.talk.Post)
 
     async def _talk(self) -> None:
-        while (letter := await self._next()) is not None:
+        while (letter := await self.next()) is not None:
             try:
                 connection = await smtp.connect(self._given.server)
             except smtp.Refused as error:
@@ -229,11 +256,12 @@ class Lane:
                 return
             self._trouble = ""
 
-    async def _next(self) -> Letter | None:
+    async def next(self) -> Letter | None:
         """A letter, waiting for one while the keeper may still claim more."""
         while (letter := self.take()) is None and not self._ending:
             self._more.clear()
-            self._hungry.set()
+            if not self._waiting():
+                self._hungry.set()
             await self._more.wait()
         return letter
 
@@ -244,20 +272,22 @@ class Lane:
             # In turn, so that no emailer waits for another's end.
             self._feeds.remove(feed)
             self._feeds.append(feed)
-            while feed.waiting and not feed.lost and not self._on_trial(feed):
+            while feed.waiting and not feed.lost and not self._held_back(feed):
                 feed.out += 1
                 letter = feeds.compose(feed, feed.waiting.popleft(), self._given.now())
                 if isinstance(letter, Letter):
+                    self._pacer.use(feed.issue.limits)
                     return letter
                 written = self._recorder.wish(refusals=[(feed, letter)])
                 written.add_done_callback(partial(self._written, feed))
         return None
 
-    def _on_trial(self, feed: Feed) -> bool:
-        """Whether the feed has to wait for the one letter that its emailer may have under way."""
-        return feed.issue.breaker.on_trial and any(
+    def _held_back(self, feed: Feed) -> bool:
+        """Whether the feed has to wait: for a slot, or, on trial, for the one letter under way."""
+        on_trial = feed.issue.breaker.on_trial and any(
             other.out for other in self._feeds if other.issue is feed.issue
         )
+        return on_trial or not self._pacer.may_go(feed.issue.limits)
 
     def _landed(self, feed: Feed) -> None:
         feed.out -= 1

@@ -1,15 +1,15 @@
 """The outlook: what will go out, what is going out, and what needs a person."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session, aliased, contains_eager
 
 from mcs.models import Campaign, Delivery, Emailer, Import, Scenario, Slice
 from mcs.services import audiences
-from mcs.services.planning import intended
+from mcs.services.planning import intended, stands
 
 # Local dates and UTC ones differ by less than a day either way.
 A_DAY = timedelta(days=1)
@@ -60,7 +60,7 @@ def upcoming(
     """
     rows = []
     reached: dict[tuple[int, int | None], int] = {}
-    for scenario, at in _coming(session, now, campaign_id):
+    for scenario, at in coming(session, now, None if campaign_id is None else [campaign_id]):
         if days is not None and at >= now + timedelta(days=days):
             continue
         audience = (scenario.campaign_id, scenario.excludes_id)
@@ -75,9 +75,8 @@ def next_by_campaign(
 ) -> dict[int, datetime]:
     """When each campaign sends next; those that do not are left out."""
     soon: dict[int, datetime] = {}
-    for scenario, at in _coming(session, now, None):
-        if scenario.campaign_id in campaign_ids:
-            soon.setdefault(scenario.campaign_id, at)
+    for scenario, at in coming(session, now, campaign_ids):
+        soon.setdefault(scenario.campaign_id, at)
     return soon
 
 
@@ -114,14 +113,15 @@ def needs(session: Session, now: datetime) -> list[Need]:
     ]
 
 
-def _coming(
-    session: Session, now: datetime, campaign_id: int | None
+def coming(
+    session: Session, now: datetime, campaign_ids: Collection[int] | None
 ) -> list[tuple[Scenario, datetime]]:
-    """The planner's own decision, of the scenarios none of whose sendings has begun."""
+    """The planner's own decision, of the scenarios none of whose sendings has begun: those of
+    some campaigns, or all, in the order in which they go out."""
     begun = exists().where(
         Emailer.scenario_id == Scenario.id,
         Emailer.state != "planned",
-        or_(Emailer.state != "cancelled", Emailer.recipients.is_not(None)),
+        stands(),
     )
     query = (
         select(Scenario)
@@ -135,8 +135,8 @@ def _coming(
             ~begun,
         )
     )
-    if campaign_id is not None:
-        query = query.where(Scenario.campaign_id == campaign_id)
+    if campaign_ids is not None:
+        query = query.where(Scenario.campaign_id.in_(campaign_ids))
     timed = [
         (scenario, at)
         for scenario in session.scalars(query)
@@ -182,7 +182,7 @@ def _doubts(session: Session) -> list[Need]:
             name,
             f"For {count:,} {'message' if count == 1 else 'messages'} nobody knows whether the"
             " server took it: settle it.",
-            f"/emailers/{emailer_id}?outcome=in_doubt",
+            f"/emailers/{emailer_id}/doubts",
         )
         for emailer_id, name, count in rows
     ]

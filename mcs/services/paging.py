@@ -46,9 +46,14 @@ def by_id(column: Any, descending: bool = True) -> Order:
 
 
 def _read_id(text: str) -> tuple[int]:
+    return (read_number(text),)
+
+
+def read_number(text: str) -> int:
+    """An id in a key. Raises ValueError, also for what is larger than the databases can hold."""
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise ValueError(text)
-    return (int(text),)
+    return int(text)
 
 
 def turn(

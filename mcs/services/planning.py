@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, Select, delete, exists, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from mcs.core.walltime import instant
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Emailer, Scenario
+from mcs.models.sql import insert_into
 from mcs.services.transactions import writing
 
 # From one daily run to the next. The minute's run makes up for a scenario written in between.
@@ -32,10 +32,12 @@ def plan_day(
     scenarios whose date in their campaign's zone is ``on``.
     """
     if on is not None:
-        due = _scenarios().where(Scenario.date == on)
+        due = _scenarios().where(Scenario.date == on, or_(_without_emailer(), _has_planned()))
     else:
-        due = _scenarios().where(Scenario.date <= (now + HORIZON + ZONES).date())
-    due = due.where(or_(_without_emailer(), _has_planned()))
+        # A planned one whatever its scenario says by now: who edited it may have died before
+        # planning it anew.
+        near = Scenario.date <= (now + HORIZON + ZONES).date()
+        due = _scenarios().where(or_(_has_planned(), and_(near, _without_emailer())))
     return _plan(session, now, queue, due, on)
 
 
@@ -93,17 +95,21 @@ def intended(scenario: Scenario, campaign: Campaign) -> datetime | None:
     return instant(scenario.date, scenario.time, ZoneInfo(campaign.timezone))
 
 
+def stands() -> ColumnElement[bool]:
+    """Whether an emailer stands for its scenario: any but those cancelled before they began.
+
+    A planned emailer that a person cancelled made its scenario a draft; scheduled again, it is
+    planned again.
+    """
+    return or_(Emailer.state != "cancelled", Emailer.recipients.is_not(None))
+
+
 def _scenarios() -> Select[Scenario, Campaign]:
     return select(Scenario, Campaign).join(Campaign, Campaign.id == Scenario.campaign_id)
 
 
 def _without_emailer() -> ColumnElement[bool]:
-    # A planned emailer that a person cancelled made its scenario a draft; scheduled again, it is
-    # planned again.
-    return ~exists().where(
-        Emailer.scenario_id == Scenario.id,
-        or_(Emailer.state != "cancelled", Emailer.recipients.is_not(None)),
-    )
+    return ~exists().where(Emailer.scenario_id == Scenario.id, stands())
 
 
 def _has_planned() -> ColumnElement[bool]:
@@ -121,8 +127,18 @@ def _plan(
         # Locked, so that what is planned is what the last edit said.
         rows = session.execute(
             due.order_by(Scenario.id)
-            .with_for_update(of=Scenario)
+            .with_for_update(of=Scenario, key_share=True)
             .execution_options(populate_existing=True)
+        ).all()
+        # All at once, in the order of their ids: who suppresses an address locks them like that.
+        session.execute(
+            select(Emailer.id)
+            .where(
+                Emailer.scenario_id.in_([scenario.id for scenario, _ in rows]),
+                Emailer.state.in_(("planned", "missed")),
+            )
+            .order_by(Emailer.id)
+            .with_for_update(key_share=True)
         )
         changed = [
             emailer_id
@@ -168,13 +184,10 @@ def _reconcile(
 
 
 def _current(session: Session, scenario_id: int) -> Emailer | None:
-    """The emailer that stands for the scenario: any but those cancelled before they began."""
+    """The emailer that stands for the scenario."""
     return session.scalars(
         select(Emailer)
-        .where(
-            Emailer.scenario_id == scenario_id,
-            or_(Emailer.state != "cancelled", Emailer.recipients.is_not(None)),
-        )
+        .where(Emailer.scenario_id == scenario_id, stands())
         .order_by(Emailer.id.desc())
         .limit(1)
         .execution_options(populate_existing=True)
@@ -183,10 +196,8 @@ def _current(session: Session, scenario_id: int) -> Emailer | None:
 
 def _make(session: Session, now: datetime, scenario_id: int, when: datetime) -> int | None:
     """Insert a planned emailer, unless another planner was first (uq_emailers_live_scenario)."""
-    dialect = session.get_bind().dialect.name
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     return session.scalars(
-        insert(Emailer)
+        insert_into(session, Emailer)
         .values(
             scenario_id=scenario_id, state="planned", scheduled_at=when, created_at=now, notice=""
         )

@@ -6,17 +6,25 @@ all, so the safety of a durable commit per message costs a fraction of one.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.services import deliveries
-from mcs.services.deliveries import Outcome, Step
+from mcs.services.deliveries import Step
 from mcs.services.feeds import Feed, Letter
+from mcs.services.steps import Outcome
 from mcs.services.transactions import persistently
+
+# Longer than a server nearby takes to answer, and than a commit.
+GATHER_SECONDS = 0.002
+# After waiting for a server that is further away: so many commits without.
+GATHERS_SKIPPED = 4
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +55,9 @@ class Recorder:
         self._executor = executor
         self._wishes: list[_Wish] = []
         self._wanted = asyncio.Event()
+        self._under_way = 0
+        self._gathers_skipped = 0
+        self._connection: Connection | None = None
         self._task = asyncio.create_task(self._write_down())
 
     def wish(
@@ -69,31 +80,54 @@ class Recorder:
         """Stop. What was wished for has been written, or its writing failed for good."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._let_go)
 
     async def _write_down(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._wanted.wait()
-            # Let every connection whose reply has already arrived say its wish first.
-            await asyncio.sleep(0)
+            await self._gather()
             self._wanted.clear()
             wishes, self._wishes = self._wishes, []
             try:
                 started = await loop.run_in_executor(self._executor, self._commit, wishes)
             except Exception as error:
                 for wish in wishes:
-                    wish.answer.set_exception(error)
+                    if not wish.answer.done():
+                        wish.answer.set_exception(error)
                 log.exception("the ledger could not be written")
                 continue
+            self._under_way += len(started) - sum(len(wish.outcomes) for wish in wishes)
             for wish in wishes:
-                wish.answer.set_result(wish.start is None or wish.start.due.id in started)
+                if not wish.answer.done():  # A lane that is ending cancels who waits.
+                    wish.answer.set_result(wish.start is None or wish.start.due.id in started)
+
+    async def _gather(self) -> None:
+        """Let the connections whose replies are about to arrive say their wish first.
+
+        A server that answers at once would otherwise have the connections fall into two halves, of
+        which one waits for the commit of the other: twice the commits, for the same messages (at 8
+        connections 3.9 a group instead of 7.7, and 1.4 times the processor time a message).
+        """
+        await asyncio.sleep(0)
+        if self._gathers_skipped > 0:
+            self._gathers_skipped -= 1
+            return
+        until = time.monotonic() + GATHER_SECONDS
+        while self._under_way > len(self._wishes):
+            if time.monotonic() > until:
+                self._gathers_skipped = GATHERS_SKIPPED
+                return
+            await asyncio.sleep(GATHER_SECONDS / 8)
 
     def _commit(self, wishes: list[_Wish]) -> set[int]:
         """On the thread. Tries again while the database is away: the token tells what is ours."""
         steps = _steps(wishes)
 
         def write(again: bool) -> tuple[set[int], list[Step], datetime]:
-            with self._sessions() as session:
+            if again:
+                self._let_go()
+            with self._sessions(bind=self._held()) as session:
                 now = self._now()
                 started, lost = deliveries.advance(
                     session, now, self._lease, steps.values(), again=again
@@ -109,6 +143,21 @@ class Recorder:
                 feed.lost = True
                 log.warning("slice %d was taken over: this worker stops it", feed.claim.slice_id)
         return started
+
+    def _held(self) -> Connection:
+        """A connection of its own: the pool would ask the database each time whether it is there,
+        which on PostgreSQL is one round trip in seven.
+        """
+        if self._connection is None:
+            with self._sessions() as session:
+                bind = session.get_bind()
+            self._connection = bind.engine.connect()
+        return self._connection
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def _steps(wishes: list[_Wish]) -> dict[Feed, Step]:

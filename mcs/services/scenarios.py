@@ -7,7 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, aliased, contains_eager
 
 from mcs.core import content, walltime, words
@@ -16,7 +16,7 @@ from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Emailer, Scenario
 from mcs.services import attributes, audiences, planning
 from mcs.services.audiences import Audience
-from mcs.services.paging import At, Order, Page, Rows, turn
+from mcs.services.paging import At, Order, Page, Rows, read_number, turn
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
 
@@ -100,13 +100,24 @@ def listing(
     return turn(session, query, order, at, limit, Listed, lambda row: _key_of(row.scenario))
 
 
+def of_campaign(session: Session, campaign_id: int) -> list[Listed]:
+    """All scenarios of a campaign in the order in which they go out, those without a time last."""
+    latest = aliased(Emailer)
+    query = (
+        select(Scenario, latest)
+        .outerjoin(latest, latest.id == _latest_emailer_id())
+        .where(Scenario.campaign_id == campaign_id)
+        .order_by(Scenario.date.is_(None), Scenario.date, Scenario.time, Scenario.id)
+    )
+    return [Listed(scenario, emailer) for scenario, emailer in session.execute(query)]
+
+
 def _latest_emailer_id() -> Any:
     return (
         select(func.max(Emailer.id))
         .where(
             Emailer.scenario_id == Scenario.id,
-            # One that was cancelled before it began says nothing of the scenario any more.
-            or_(Emailer.state != "cancelled", Emailer.recipients.is_not(None)),
+            planning.stands(),
         )
         .correlate(Scenario)
         .scalar_subquery()
@@ -142,7 +153,10 @@ def _key_of(scenario: Scenario) -> str:
 
 def _read_key(text: str) -> tuple[date, time, int]:
     on, at, number = text.split("_")
-    return date.fromisoformat(on), time.fromisoformat(at), int(number)
+    moment = time.fromisoformat(at)
+    if moment.tzinfo is not None:
+        raise ValueError(text)
+    return date.fromisoformat(on), moment, read_number(number)
 
 
 def find(session: Session, scenario_id: int) -> Listed:
@@ -460,6 +474,12 @@ def delete(session: Session, now: datetime, queue: JobQueue, scenario_id: int) -
         scenario = _claim_unbegun(session, scenario_id)
         campaign_id = scenario.campaign_id
         session.execute(delete_rows(Emailer).where(Emailer.scenario_id == scenario_id))
+        # Nobody got it, so one that leaves its recipients out leaves out those before it.
+        session.execute(
+            update(Scenario)
+            .where(Scenario.excludes_id == scenario_id)
+            .values(excludes_id=scenario.excludes_id)
+        )
         session.delete(scenario)
     planning.plan_campaign(session, now, queue, campaign_id)
 
@@ -493,11 +513,13 @@ def _refusal(sendings: list[Emailer]) -> str | None:
 def _claim_unbegun(session: Session, scenario_id: int) -> Scenario:
     """The scenario, locked against an alarm that would begin it in this very moment."""
     scenario = session.scalars(
-        select(Scenario).where(Scenario.id == scenario_id).with_for_update()
+        select(Scenario).where(Scenario.id == scenario_id).with_for_update(key_share=True)
     ).one_or_none()
     if scenario is None:
         raise Unknown(f"scenario {scenario_id}")
-    locked = select(Emailer).where(Emailer.scenario_id == scenario_id).with_for_update()
+    locked = (
+        select(Emailer).where(Emailer.scenario_id == scenario_id).with_for_update(key_share=True)
+    )
     refusal = _refusal(list(session.scalars(locked.execution_options(populate_existing=True))))
     if refusal is not None:
         raise Frozen(refusal)

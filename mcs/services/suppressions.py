@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Select, and_, delete, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from mcs.core.states import EMAILER_LIVE
 from mcs.core.tokens import Recipient
@@ -27,7 +27,11 @@ from mcs.models import (
     Slice,
     Suppression,
 )
+from mcs.models.sql import insert_into
 from mcs.services.transactions import writing
+
+# What failed or is in doubt may be sent again by a person's wish, which takes the slice's lock too.
+_NOT_OVER = ("pending", "sending", "failed", "in_doubt")
 
 UNSUBSCRIBED = "unsubscribed"
 BOUNCED = "bounced"
@@ -75,6 +79,25 @@ def suppress(
         return _add(session, now, email_key, reason, campaign_id)
 
 
+def follow(session: Session, before: str | None, after: str) -> None:
+    """Inside the caller's transaction: suppressions name the address, and go with it when a
+    contact's key changes. What holds for the new key in the same scope already is kept."""
+    there = aliased(Suppression)
+    held = select(there.id).where(
+        there.email_key == after,
+        there.campaign_id.is_not_distinct_from(Suppression.campaign_id),
+    )
+    unsynced = {"synchronize_session": False}
+    session.execute(
+        delete(Suppression).where(Suppression.email_key == before, held.exists()),
+        execution_options=unsynced,
+    )
+    session.execute(
+        update(Suppression).where(Suppression.email_key == before).values(email_key=after),
+        execution_options=unsynced,
+    )
+
+
 def is_suppressed(session: Session, email_key: str, campaign_id: int) -> bool:
     """Whether this campaign must not write to the address."""
     query = select(Suppression.id).where(
@@ -118,18 +141,15 @@ def skip_pending(
 def _add(
     session: Session, now: datetime, email_key: str, reason: str, campaign_id: int | None
 ) -> bool:
-    known = select(Suppression.id).where(
-        Suppression.email_key == email_key,
-        Suppression.campaign_id.is_(None)
-        if campaign_id is None
-        else Suppression.campaign_id == campaign_id,
-    )
-    if session.scalars(known).first() is not None:
+    # The database decides who is first: a worker that hears of a dead mailbox locks no contact.
+    added = session.scalars(
+        insert_into(session, Suppression)
+        .values(email_key=email_key, campaign_id=campaign_id, reason=reason, created_at=now)
+        .on_conflict_do_nothing()
+        .returning(Suppression.id)
+    ).first()
+    if added is None:
         return False
-    session.add(
-        Suppression(email_key=email_key, campaign_id=campaign_id, reason=reason, created_at=now)
-    )
-    session.flush()
     skip_pending(session, email_key, reason, campaign_id)
     return True
 
@@ -148,7 +168,9 @@ def _known(session: Session, recipient: Recipient) -> tuple[Contact | None, Camp
 
 
 def _live_emailers(campaign_id: int | None) -> Select[int]:
-    query = select(Emailer.id).where(Emailer.state.in_(EMAILER_LIVE)).order_by(Emailer.id)
+    # A missed one, too, may be started in this very moment, by a person.
+    states = (*EMAILER_LIVE, "missed")
+    query = select(Emailer.id).where(Emailer.state.in_(states)).order_by(Emailer.id)
     if campaign_id is None:
         return query
     return query.where(
@@ -160,7 +182,7 @@ def _open_deliveries(email_key: str, campaign_id: int | None) -> Select[int, int
     query = (
         select(Delivery.id, Delivery.emailer_id)
         .join(Contact, Contact.id == Delivery.contact_id)
-        .where(Contact.email_key == email_key, Delivery.state.in_(("pending", "sending")))
+        .where(Contact.email_key == email_key, Delivery.state.in_(_NOT_OVER))
     )
     if campaign_id is None:
         return query

@@ -9,9 +9,9 @@ from typing import Protocol
 from mcs.core.outcomes import Attempt, Scope, Stage, Verdict, cut_off, judge
 from mcs.core.smtp import Reply
 from mcs.gateways.smtp import Connection, Disconnected
-from mcs.services.deliveries import Outcome
 from mcs.services.feeds import Letter
 from mcs.services.recorder import Told
+from mcs.services.steps import Outcome
 
 # Servers dislike endless connections; a new one costs three round trips in a hundred.
 LETTERS_PER_CONNECTION = 100
@@ -24,6 +24,9 @@ class Post(Protocol):
 
     def take(self) -> Letter | None:
         """A letter to send next, if one is there."""
+
+    async def next(self) -> Letter | None:
+        """A letter to send next, waiting for one; None when there will be none."""
 
     def put_back(self, letter: Letter) -> None:
         """A letter that was taken and not tried."""
@@ -66,7 +69,13 @@ class Talk:
         letter: Letter | None = first
         answered: Told | None = None
         self._introduce(first)
-        while letter is not None:
+        while True:
+            if letter is None:
+                await self._post.record(answered)
+                answered = None
+                letter = await self._another()
+                if letter is None:
+                    break
             try:
                 refusal = await self._hear_envelope(letter)
             except Disconnected as error:
@@ -77,15 +86,14 @@ class Talk:
                 # On a fresh connection it may be this very letter that ends it: an attempt, so
                 # that the others get their turn.
                 self.cut = str(error)
-                verdict = cut_off(False, self._post.on_doubt, self._post.attempt(letter))
-                await self._post.refuse(None, letter, outcome(letter, verdict, None, self._post))
+                attempt = self._post.attempt(letter)
+                verdict = cut_off(False, self._post.on_doubt, attempt)
+                await self._post.refuse(None, letter, outcome(letter, attempt, verdict, None))
                 await self._post.heed(letter, verdict, str(error))
                 break
             if refusal is not None:
-                verdict, reply = refusal
-                await self._post.refuse(
-                    answered, letter, outcome(letter, verdict, reply, self._post)
-                )
+                attempt, verdict, reply = refusal
+                await self._post.refuse(answered, letter, outcome(letter, attempt, verdict, reply))
                 answered = None
                 await self._post.heed(letter, verdict, str(reply))
                 letter = await self._after_refusal(verdict, str(reply))
@@ -98,6 +106,17 @@ class Talk:
         await self._post.record(answered)
         if self._connection.open:
             await self._connection.quit()
+
+    async def _another(self) -> Letter | None:
+        """After none was at hand: wait for one, as long as this connection can carry it."""
+        if self.trouble or self.cut or self.carried >= LETTERS_PER_CONNECTION:
+            return None
+        if not self._connection.open:
+            return None
+        letter = await self._post.next()
+        if letter is not None:
+            self._introduce(letter)
+        return letter
 
     def _introduce(self, letter: Letter) -> None:
         """Send the envelope; without pipelining, its first line."""
@@ -114,10 +133,11 @@ class Talk:
     def _cannot_carry(self, letter: Letter) -> bool:
         return letter.message.needs_smtputf8 and not self._connection.offers.smtputf8
 
-    async def _hear_envelope(self, letter: Letter) -> tuple[Verdict, Reply | None] | None:
+    async def _hear_envelope(self, letter: Letter) -> tuple[Attempt, Verdict, Reply | None] | None:
         """None when the server waits for the content; else its refusal, and what that means."""
         if self._cannot_carry(letter):
-            return Verdict("failed", "the mail server takes no such address (SMTPUTF8)"), None
+            verdict = Verdict("failed", "the mail server takes no such address (SMTPUTF8)")
+            return self._post.attempt(letter), verdict, None
         refusal: tuple[Stage, Reply] | None = None
         for stage in (Stage.MAIL, Stage.RCPT, Stage.DATA):
             if not self._pipelining:
@@ -134,7 +154,8 @@ class Talk:
                 await self._connection.dot_reply()
         if refusal is None:
             return None
-        return judge(*refusal, self._post.attempt(letter)), refusal[1]
+        attempt = self._post.attempt(letter)
+        return attempt, judge(*refusal, attempt), refusal[1]
 
     def _say(self, stage: Stage, letter: Letter) -> None:
         if stage is Stage.RCPT:
@@ -178,23 +199,25 @@ class Talk:
             if following is not None:
                 self._post.put_back(following)
             self.cut = str(error)
-            verdict = cut_off(error.dot_left, self._post.on_doubt, self._post.attempt(letter))
+            attempt = self._post.attempt(letter)
+            verdict = cut_off(error.dot_left, self._post.on_doubt, attempt)
             await self._post.heed(letter, verdict, str(error))
-            return (letter.feed, outcome(letter, verdict, None, self._post)), None
-        verdict = judge(Stage.DOT, reply, self._post.attempt(letter))
+            return (letter.feed, outcome(letter, attempt, verdict, None)), None
+        attempt = self._post.attempt(letter)
+        verdict = judge(Stage.DOT, reply, attempt)
         if verdict.scope is not None:
             await self._post.heed(letter, verdict, str(reply))
         if following is not None and not self._pipelining:
             self._introduce(following)
-        return (letter.feed, outcome(letter, verdict, reply, self._post)), following
+        return (letter.feed, outcome(letter, attempt, verdict, reply)), following
 
 
-def outcome(letter: Letter, verdict: Verdict, reply: Reply | None, post: Post) -> Outcome:
+def outcome(letter: Letter, attempt: Attempt, verdict: Verdict, reply: Reply | None) -> Outcome:
     """The ledger's words for a verdict."""
     return Outcome(
         delivery_id=letter.due.id,
         state=verdict.state,
-        at=post.attempt(letter).at,
+        at=attempt.at,
         reason=verdict.reason,
         reply_code=reply.code if reply else None,
         reply_text=reply.text if reply else "",

@@ -11,6 +11,9 @@ from sqlalchemy.orm import Session
 
 T = TypeVar("T")
 
+# The database is away, locked, or broke a deadlock: the same may well succeed a moment later.
+PASSING = (OperationalError, InterfaceError)
+
 log = logging.getLogger(__name__)
 
 # A restart of the database, or a failover to another.
@@ -45,7 +48,7 @@ def persistently(verb: Callable[[bool], T]) -> T:
     while True:
         try:
             return verb(again)
-        except (OperationalError, InterfaceError) as error:
+        except PASSING as error:
             if time.monotonic() > until:
                 raise
             log.warning("the database does not answer, trying again: %s", error.orig)

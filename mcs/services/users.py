@@ -10,12 +10,12 @@ from functools import cache
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import case, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from mcs.core.addresses import Address, BadAddress, parse_address
 from mcs.core.passwords import weakness
 from mcs.models import SetupToken, SignInLimit, User
+from mcs.models.sql import insert_into
 from mcs.services import audit
 from mcs.services.transactions import writing
 
@@ -292,10 +292,9 @@ def _count_attempt(session: Session, now: datetime, account: str, network: str =
 
 def _one_more(session: Session, now: datetime, key: str) -> int:
     """Count in one statement, from one again when the window has passed."""
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     passed = SignInLimit.since <= now - LIMIT_WINDOW
     counted = (
-        insert(SignInLimit)
+        insert_into(session, SignInLimit)
         .values(key=key, attempts=1, since=now)
         .on_conflict_do_update(
             index_elements=["key"],

@@ -6,17 +6,16 @@ from zoneinfo import available_timezones
 from flask import Blueprint, flash, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
-from flask_wtf import FlaskForm
 
+from mcs.core import words
 from mcs.core.timelines import CAMPAIGN_STATES, today
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Campaign
 from mcs.services import campaigns
 from mcs.services.campaigns import Fields, RefusedCampaign
-from mcs.web.forms import complain
-from mcs.web.frame import number, plural
-from mcs.web.parts import Day, id_in, line, lines, place, queue, searched, settings, word
+from mcs.web.forms import Form, complain
+from mcs.web.parts import Day, Rate, id_in, line, lines, place, queue, searched, settings, word
 
 bp = Blueprint("campaigns", __name__, url_prefix="/campaigns")
 
@@ -24,7 +23,7 @@ SORT_WORDS = tuple(sign + name for name in campaigns.SORTS for sign in ("", "-")
 ONE = id_in("/{campaign_id}")
 
 
-class CampaignForm(FlaskForm):
+class CampaignForm(Form):
     """What may be said of a campaign; what cannot be is the service's to say."""
 
     name = line("Name")
@@ -36,6 +35,7 @@ class CampaignForm(FlaskForm):
     from_email = line("From address")
     reply_to = line("Reply-to address")
     postal_address = lines("Postal address")
+    send_rate = Rate("Messages a second, at most")
 
     def fields(self) -> Fields:
         return Fields(**{name: self[name].data for name in Fields.__dataclass_fields__})
@@ -80,7 +80,8 @@ def index() -> str:
 
 @bp.route("/new", methods=["GET", "POST"])
 def new() -> ResponseReturnValue:
-    form = CampaignForm(timezone=str(settings().timezone))
+    zone = str(settings().timezone)
+    form = CampaignForm(timezone=zone, start_date=today(clock.now(), zone))
     fields = accepted(form)
     if fields is not None:
         campaign_id = campaigns.create(db.session(), clock.now(), fields, current_user.id)
@@ -166,15 +167,15 @@ def ask(campaign: Campaign, question: str, verb: str, also: str) -> str:
     """The page before a destructive act, with the consequence in numbers."""
     taken = campaigns.withdrawal(db.session(), clock.now(), campaign.id)
     consequences = [
-        f"{plural(taken.sends, 'planned email')} to {plural(taken.recipients, 'recipient')}"
-        " will not go out."
+        f"{words.count(taken.sends, 'planned email')} to"
+        f" {words.count(taken.recipients, 'recipient')} will not go out."
         if taken.sends
         else "No email is planned, so nothing is withdrawn.",
     ]
     if taken.sending:
         consequences.append(
-            f"{number(taken.sending)} {'is' if taken.sending == 1 else 'are'} being sent or paused,"
-            " and not touched by this: cancel it on its own page."
+            f"{words.number(taken.sending)} {'is' if taken.sending == 1 else 'are'} being sent"
+            " or paused, and not touched by this: cancel it on its own page."
         )
     return render_template(
         "confirm.html",

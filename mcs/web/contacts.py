@@ -9,13 +9,13 @@ from typing import Any
 from flask import (
     Blueprint,
     Response,
+    abort,
     flash,
     redirect,
     render_template,
     request,
     stream_with_context,
 )
-from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as WerkzeugResponse
 from wtforms.validators import InputRequired, Length
 
@@ -25,7 +25,7 @@ from mcs.gateways import clock
 from mcs.models import Campaign
 from mcs.services import attributes, contacts
 from mcs.services.contacts import Refused
-from mcs.web.forms import complain, trimmed
+from mcs.web.forms import Form, complain, trimmed
 from mcs.web.parts import LARGEST_ID, id_in, line, place, searched, settings, word
 
 bp = Blueprint("contacts", __name__)
@@ -37,7 +37,7 @@ REASONS = {
 }
 
 
-class ContactForm(FlaskForm):
+class ContactForm(Form):
     email = line("Email address", InputRequired("Enter the email address."))
     name = line("Name", Length(max=200, message="A name has up to 200 characters."))
 
@@ -191,9 +191,10 @@ def ask_remove(contact_id: int) -> str:
 @bp.post(id_in("/contacts/{contact_id}/remove"))
 def remove(contact_id: int) -> WerkzeugResponse:
     campaign = _scope()
-    if campaign is not None:
-        contacts.remove(db.session(), contact_id, campaign.id)
-        flash(f"They are no longer in {campaign.name}.")
+    if campaign is None:
+        abort(400)
+    contacts.remove(db.session(), contact_id, campaign.id)
+    flash(f"They are no longer in {campaign.name}.")
     return redirect(f"/contacts/{contact_id}", 303)
 
 
@@ -250,10 +251,15 @@ def _csv(rows: Iterator[list[str]]) -> Iterator[str]:
 
 
 def _scope() -> Campaign | None:
-    """The campaign that the address or the form names, or None for all of them."""
+    """The campaign that the address or the form names, or None for all of them.
+
+    A name that is none is not taken for "all": 404.
+    """
+    if not request.values.get("campaign"):
+        return None
     number = request.values.get("campaign", type=int)
     if number is None or not 0 < number <= LARGEST_ID:
-        return None
+        abort(404)
     return contacts.find_campaign(db.session(), number)
 
 

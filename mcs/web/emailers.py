@@ -6,7 +6,6 @@ from typing import Any
 
 from flask import Blueprint, flash, redirect, render_template
 from flask_login import current_user
-from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 from wtforms.validators import InputRequired
 
@@ -14,8 +13,9 @@ from mcs.core import words
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Emailer
-from mcs.services import emailers, ledger, scenarios
+from mcs.services import audiences, emailers, ledger, scenarios
 from mcs.services.emailers import NotPossible
+from mcs.web.forms import Form
 from mcs.web.parts import (
     Day,
     TimeOfDay,
@@ -32,7 +32,7 @@ bp = Blueprint("emailers", __name__)
 OVER = ("sent", "cancelled")
 
 
-class NewTimeForm(FlaskForm):
+class NewTimeForm(Form):
     date = Day("New date", [InputRequired("Choose the new date.")])
     time = TimeOfDay("New time", [InputRequired("Choose the new time.")])
 
@@ -94,8 +94,10 @@ def _standing(emailer_id: int) -> dict[str, Any]:
         "scenario": emailer.scenario,
         "campaign": emailer.scenario.campaign,
         "progress": standing,
+        "retrying": emailers.retrying(db.session(), now, emailer_id),
         "now": now,
         "begun": emailer.recipients is not None,
+        "audience": _audience(emailer),
         "live": standing.state not in OVER or standing.to_go > 0,
         "pace": _pace(standing, now),
         "punctual": _punctual(standing.late_by),
@@ -104,12 +106,19 @@ def _standing(emailer_id: int) -> dict[str, Any]:
     }
 
 
+def _audience(emailer: Emailer) -> audiences.Audience | None:
+    """Who would get it, while nobody has been counted yet."""
+    if emailer.recipients is not None or emailer.state not in ("planned", "missed"):
+        return None
+    scenario = emailer.scenario
+    return audiences.count(db.session(), scenario.campaign_id, scenario.excludes_id)
+
+
 def _pace(standing: emailers.Progress, now: datetime) -> str:
     """``1,200 a minute, done in 2 minutes``; empty when there is nothing to go by."""
-    if standing.state != "sending" or standing.started_at is None or standing.sent < 20:
+    per_second = standing.per_second(now)
+    if standing.state != "sending" or per_second is None:
         return ""
-    seconds = max((now - standing.started_at).total_seconds(), 1.0)
-    per_second = standing.sent / seconds
     left = words.span(timedelta(seconds=standing.to_go / per_second + 1))
     return f"{words.number(round(per_second * 60))} a minute; at this pace done in {left}"
 
@@ -160,6 +169,7 @@ def ask_cancel(emailer_id: int) -> str:
         action=f"/emailers/{emailer_id}/cancel",
         verb="Stop it for good" if emailer.recipients is not None else "Do not send it",
         back=f"/emailers/{emailer_id}",
+        keep="Keep it",
     )
 
 

@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 from flask import Flask, current_app, request, url_for
 from markupsafe import Markup
 
+from mcs.core import words
+
 THEME_COOKIE = "mcs_theme"
 THEMES = ("light", "dark")
 
@@ -37,7 +39,12 @@ MAILBOX = ("/mailbox/", "Mailbox", "inbox", ("mailbox",))
 def init_app(app: Flask) -> None:
     """Give the templates their filters and globals."""
     app.jinja_env.filters.update(
-        number=number, plural=plural, moment=moment, day=day, date_of=date_of, city=city
+        number=number,
+        plural=words.count,
+        moment=moment,
+        day=words.day,
+        date_of=date_of,
+        city=words.city,
     )
     app.jinja_env.globals.update(
         theme=theme, navigation=navigation, static_url=static_url, with_query=with_query, zone=zone
@@ -47,12 +54,7 @@ def init_app(app: Flask) -> None:
 
 def number(value: int | None) -> str:
     """2310 as ``2,310``; nothing known as a dash."""
-    return "–" if value is None else f"{value:,}"
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """``1 contact``, ``2,310 contacts``."""
-    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+    return "–" if value is None else words.number(value)
 
 
 def moment(instant: datetime | None, zone: str | ZoneInfo, form: str = "long") -> Markup:
@@ -63,22 +65,13 @@ def moment(instant: datetime | None, zone: str | ZoneInfo, form: str = "long") -
     if instant is None:
         return Markup("–")
     local = instant.astimezone(ZoneInfo(str(zone)))
+    city = words.city(str(zone))
     return Markup('<time datetime="{}" title="{}">{}{}</time>').format(
         local.isoformat(timespec="seconds"),
         f"{local:%A %-d %B %Y, %H:%M:%S} {zone} ({local:%Z})",
         local.strftime(MOMENTS[form]),
-        "" if form == "date" else Markup(' <span class="zone">{}</span>').format(city(str(zone))),
+        "" if form == "date" else Markup(' <span class="zone">{}</span>').format(city),
     )
-
-
-def city(zone: str) -> str:
-    """What people call a zone: ``Europe/Berlin`` is Berlin."""
-    return zone.rsplit("/", 1)[-1].replace("_", " ")
-
-
-def day(value: date) -> str:
-    """``Tue 24 Nov 2026``, for the middle of a sentence."""
-    return value.strftime(DATES["long"])
 
 
 def date_of(value: date, form: str = "long") -> Markup:

@@ -15,21 +15,18 @@ from flask import (
     stream_with_context,
 )
 from flask.typing import ResponseReturnValue
-from flask_wtf import FlaskForm
 from flask_wtf.file import FileField
 from werkzeug.datastructures import FileStorage
 
 from mcs.config import ROOT
+from mcs.core import words
 from mcs.core.columns import USES, WORDS
 from mcs.core.tables import DELIMITERS, BadFile, Layout
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Import
 from mcs.services import campaigns, imports
-from mcs.services.unknown import Unknown
-from mcs.web.errors import PAGES, answer
-from mcs.web.forms import complain
-from mcs.web.frame import plural
+from mcs.web.forms import FileForm, Form, complain
 from mcs.web.parts import id_in, place, queue, settings
 
 bp = Blueprint("imports", __name__)
@@ -39,15 +36,10 @@ PREVIEW_ROWS = 6
 ENCODINGS = {"utf-8-sig": "UTF-8", "cp1252": "Windows (cp1252)"}
 
 
-class UploadForm(FlaskForm):
+class UploadForm(FileForm):
     """One file; ``review`` comes beside it, from our own page only."""
 
     file = FileField("CSV file")
-
-
-@bp.errorhandler(Unknown)
-def not_there(_error: LookupError) -> ResponseReturnValue:
-    return answer(PAGES[404], 404)
 
 
 @bp.route(id_in("/campaigns/{campaign_id}") + "/contacts/upload", methods=["GET", "POST"])
@@ -113,7 +105,7 @@ def _review(found: Import, error: str = "", uses: list[str] | None = None) -> st
     layout = Layout.from_json(found.mapping)
     return render_template(
         "imports/review.html",
-        form=FlaskForm(),
+        form=Form(),
         found=found,
         campaign=found.campaign,
         layout=layout,
@@ -123,6 +115,7 @@ def _review(found: Import, error: str = "", uses: list[str] | None = None) -> st
         choices=[(use, WORDS[use]) for use in USES],
         sample=imports.preview(db.session(), found.id, PREVIEW_ROWS),
         exact=found.size <= imports.INLINE,
+        days=imports.REVIEW_DAYS,
         error=error,
     )
 
@@ -184,4 +177,10 @@ def example() -> ResponseReturnValue:
 
 @bp.app_template_filter("rows")
 def rows(count: int | None) -> str:
-    return plural(count or 0, "row")
+    return words.count(count or 0, "row")
+
+
+@bp.app_template_filter("sentence")
+def sentence(reason: str) -> str:
+    """A reason that stands by itself: with a capital letter."""
+    return reason[:1].upper() + reason[1:]

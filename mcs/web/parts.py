@@ -4,15 +4,17 @@ from datetime import date, time
 from typing import Any, cast
 
 from flask import current_app, request
-from wtforms import DateField, StringField, TextAreaField, TimeField
+from wtforms import DateField, FloatField, StringField, TextAreaField, TimeField
 
 from mcs.config import Settings
 from mcs.gateways.jobqueue import JobQueue
 from mcs.services.paging import At
-from mcs.web.forms import trimmed
+from mcs.web.forms import trimmed, typed
 
 # The largest number the databases can keep in an id: above it there is nothing to be found.
 LARGEST_ID = 2**31 - 1
+LARGEST_BIG_ID = 2**63 - 1  # Of a delivery.
+YEARS = range(2000, 2201)
 
 
 def id_in(rule: str) -> str:
@@ -68,7 +70,7 @@ def lines(label: str, *checks: Any) -> TextAreaField:
 
 
 def _as_typed(value: str | None) -> str:
-    return (value or "").replace("\r\n", "\n").replace("\x00", "")
+    return typed(value).replace("\r\n", "\n")
 
 
 class Day(DateField):
@@ -79,9 +81,26 @@ class Day(DateField):
         self.data = None
         if text:
             try:
-                self.data = date.fromisoformat(text)
+                found = date.fromisoformat(text)
             except ValueError:
                 raise ValueError("Write the date as year-month-day, such as 2026-11-24.") from None
+            # At the ends of the calendar there are wall times that no instant belongs to.
+            if found.year not in YEARS:
+                raise ValueError("Check the year.")
+            self.data = found
+
+
+class Rate(FloatField):
+    """Messages a second, or nothing for no limit."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        text = " ".join(valuelist).strip()
+        self.data = None
+        if text:
+            try:
+                self.data = float(text.replace(",", "."))
+            except ValueError:
+                raise ValueError("Write a number, such as 50 or 0.5.") from None
 
 
 class TimeOfDay(TimeField):

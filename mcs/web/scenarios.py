@@ -6,7 +6,6 @@ from zoneinfo import ZoneInfo
 
 from flask import Blueprint, Response, flash, make_response, redirect, render_template, request
 from flask_login import current_user
-from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as WerkzeugResponse
 from wtforms import HiddenField, RadioField
 from wtforms.fields.choices import SelectChoice
@@ -21,9 +20,7 @@ from mcs.gateways import clock, mailer
 from mcs.models import Campaign, Scenario
 from mcs.services import attributes, audiences, previews, scenarios
 from mcs.services.scenarios import Fields, Frozen, Refused
-from mcs.services.unknown import Unknown
-from mcs.web import errors
-from mcs.web.forms import complain
+from mcs.web.forms import Form, complain
 from mcs.web.parts import (
     Day,
     TimeOfDay,
@@ -55,7 +52,7 @@ SANDBOX = "; ".join(
 )
 
 
-class ScenarioForm(FlaskForm):
+class ScenarioForm(Form):
     name = line(
         "Name",
         InputRequired("Give the scenario a name, to find it again."),
@@ -86,11 +83,6 @@ class ScenarioForm(FlaskForm):
             self.date.data,
             self.time.data,
         )
-
-
-@bp.app_errorhandler(Unknown)
-def not_found(_error: Unknown) -> tuple[str, int]:
-    return errors.answer(errors.PAGES[404], 404)
 
 
 @bp.errorhandler(Frozen)

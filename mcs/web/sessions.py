@@ -2,7 +2,6 @@
 
 from flask import Blueprint, current_app, flash, redirect, render_template, request, session
 from flask_login import UserMixin, current_user, login_user, logout_user
-from flask_wtf import FlaskForm
 from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Response
 from wtforms import PasswordField
@@ -12,7 +11,7 @@ from mcs.extensions import db, login
 from mcs.gateways import clock
 from mcs.models import User
 from mcs.services import users
-from mcs.web.forms import complain
+from mcs.web.forms import Form, complain
 from mcs.web.frame import THEME_COOKIE, THEMES
 from mcs.web.parts import line
 from mcs.web.security import safe_next
@@ -50,17 +49,17 @@ def begin(user: User) -> None:
     login_user(SignedIn(user))
 
 
-class SetupForm(FlaskForm):
+class SetupForm(Form):
     email = line("Email address", InputRequired("Enter your email address."))
     password = PasswordField("Password", [InputRequired("Choose a password.")])
 
 
-class LoginForm(FlaskForm):
+class LoginForm(Form):
     email = line("Email address", InputRequired("Enter your email address."))
     password = PasswordField("Password", [InputRequired("Enter your password.")])
 
 
-class PasswordForm(FlaskForm):
+class PasswordForm(Form):
     current = PasswordField("Current password", [InputRequired("Enter your current password.")])
     password = PasswordField("New password", [InputRequired("Choose a new password.")])
     again = PasswordField(

@@ -2,7 +2,6 @@
 
 from flask import Blueprint, abort, current_app, flash, redirect, render_template, request
 from flask_login import current_user
-from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 from wtforms.validators import InputRequired
 
@@ -10,13 +9,13 @@ from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import User
 from mcs.services import users
-from mcs.web.forms import complain
-from mcs.web.parts import line
+from mcs.web.forms import Form, complain
+from mcs.web.parts import id_in, line
 
 bp = Blueprint("users", __name__, url_prefix="/users")
 
 
-class InviteForm(FlaskForm):
+class InviteForm(Form):
     email = line("Email address", InputRequired("Enter the person's email address."))
 
 
@@ -49,7 +48,7 @@ def index() -> str | tuple[str, int]:
     return (page, 422) if form.errors else page
 
 
-@bp.route("/<int:user_id>/remove", methods=["GET", "POST"])
+@bp.route(id_in("/{user_id}/remove"), methods=["GET", "POST"])
 def remove(user_id: int) -> Response | str:
     user = db.session().get(User, user_id)
     if user is None or user.removed_at is not None:
@@ -76,7 +75,7 @@ def remove(user_id: int) -> Response | str:
     return redirect("/users/", 303)
 
 
-@bp.post("/invitations/<int:token_id>/withdraw")
+@bp.post(id_in("/invitations/{token_id}/withdraw"))
 def withdraw(token_id: int) -> Response:
     users.withdraw_invitation(db.session(), clock.now(), token_id, current_user.id)
     flash("The invitation is withdrawn: its link no longer works.")

@@ -1,7 +1,5 @@
 """Which addresses are taken, by which key two are the same, and what is said of the others."""
 
-import time
-
 import pytest
 from email_validator import EmailNotValidError, validate_email
 from hypothesis import given, settings
@@ -126,15 +124,6 @@ def test_any_text_is_an_address_or_has_a_reason(text: str) -> None:
         parse_address(text)
     except BadAddress as refused:
         assert refused.reason
-
-
-def test_a_plain_address_takes_microseconds() -> None:
-    texts = [f"person.{number}@company{number % 50_000}.example" for number in range(100_000)]
-    started = time.perf_counter()
-    for text in texts:
-        parse_address(text)
-    # Measured 1.5; the limit leaves room for a busy machine.
-    assert (time.perf_counter() - started) / len(texts) < 15e-6
 
 
 def test_a_tombstone_is_found_again_only_with_the_secret() -> None:

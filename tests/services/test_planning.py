@@ -9,8 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.gateways.jobqueue import JobQueue
-from mcs.models import Emailer
-from mcs.services import emailers, planning
+from mcs.models import Emailer, Slice
+from mcs.services import due, emailers, planning
 from tests.people import add_campaign, add_contact, add_scenario
 
 LIMIT = timedelta(minutes=120)
@@ -187,6 +187,51 @@ def test_nothing_goes_out_early(session: Session, now: datetime, queue: JobQueue
     assert emailers.progress(session, emailer_id).state == "sending"
 
 
+@pytest.mark.parametrize("change", ["later", "draft", "inactive", "over"])
+def test_what_was_changed_in_the_last_moment_does_not_go_out(
+    session: Session, now: datetime, queue: JobQueue, change: str
+) -> None:
+    # The edit is committed, and whoever made it has not come to planning it anew.
+    campaign = add_campaign(session)
+    add_contact(session, campaign, "Ann")
+    scenario = add_scenario(session, campaign)
+    (emailer_id,) = planning.plan_day(session, now - timedelta(hours=1), queue)
+    if change == "later":
+        scenario.date = date(2026, 11, 28)
+    elif change == "draft":
+        scenario.state, scenario.date = "draft", None
+    elif change == "inactive":
+        campaign.active = False
+    else:
+        campaign.start_date = date(2026, 11, 24)
+    session.commit()
+    emailers.send(session, now, queue, emailer_id, LIMIT)
+    assert [state for _, state, _ in planned(session)] == ["planned"]
+    planning.plan_day(session, now, queue)
+    at = datetime(2026, 11, 28, 9, 0, tzinfo=UTC)
+    assert planned(session) == ([(scenario.id, "planned", at)] if change == "later" else [])
+
+
+def test_one_that_cannot_be_started_stops_no_other(
+    session: Session, now: datetime, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = add_campaign(session)
+    for _ in range(2):
+        add_scenario(session, campaign)
+    first, second = planning.plan_day(session, now, queue)
+    set_off = emailers._set_off
+
+    def failing(session: Session, now: datetime, emailer: Emailer) -> None:
+        if emailer.id == first:
+            raise RuntimeError("a contact left the batch in between")
+        set_off(session, now, emailer)
+
+    monkeypatch.setattr(emailers, "_set_off", failing)
+    due.start_due(session, now, queue, LIMIT)
+    assert emailers.progress(session, first).state == "planned"
+    assert emailers.progress(session, second).state == "sending"
+
+
 def test_a_campaign_without_postal_address_cannot_start(
     session: Session, now: datetime, queue: JobQueue
 ) -> None:
@@ -229,3 +274,25 @@ def test_only_those_added_since(session: Session, now: datetime, queue: JobQueue
     (second,) = planning.plan_day(session, now, queue)
     emailers.send(session, now, queue, second, LIMIT)
     assert emailers.progress(session, second).recipients == 1
+
+
+def test_a_pause_does_not_count_in_the_pace(
+    session: Session, now: datetime, queue: JobQueue
+) -> None:
+    campaign = add_campaign(session)
+    add_contact(session, campaign, "Ann")
+    add_scenario(session, campaign)
+    (emailer_id,) = planning.plan_day(session, now, queue)
+    emailers.send(session, now, queue, emailer_id, LIMIT)
+    part = session.scalars(select(Slice)).one()
+    part.sent = 100
+    session.commit()
+    later = now + timedelta(seconds=10)
+    assert emailers.progress(session, emailer_id).per_second(later) == 10
+    emailers.pause(session, later, emailer_id)
+    next_day = now + timedelta(hours=20)
+    emailers.resume(session, next_day, queue, emailer_id, LIMIT)
+    assert emailers.progress(session, emailer_id).per_second(next_day) is None
+    part.sent = 150
+    session.commit()
+    assert emailers.progress(session, emailer_id).per_second(next_day + timedelta(seconds=5)) == 10

@@ -57,6 +57,9 @@ def test_the_contracts_fields_make_a_campaign(olga: Visitor) -> None:
         ({"from_email": "nonsense"}, "This is not an email address: there is no @."),
         ({"reply_to": "a@b"}, "This is not an email address"),
         ({"postal_address": "x" * 501}, "Use at most 500 characters."),
+        ({"send_rate": "fast"}, "Write a number, such as 50 or 0.5."),
+        ({"send_rate": "0"}, "Use a number from 0.01 to 100,000, or leave it empty."),
+        ({"send_rate": "nan"}, "Use a number from 0.01 to 100,000, or leave it empty."),
     ],
 )
 def test_what_cannot_be_is_said_at_its_field_and_nothing_typed_is_lost(

@@ -52,7 +52,7 @@ def test_the_file_alone_is_imported_at_once(
     said = words(page)
     assert "1 row could not be taken" in said
     assert "Added 1 Updated 0 Unchanged 0 Rejected 1" in said
-    assert "3 there is no @bob" in said.replace("@ bob", "@bob")
+    assert "3 There is no @bob" in said.replace("@ bob", "@bob")
     assert people_in(session, autumn) == 1
 
 

@@ -301,6 +301,16 @@ def test_what_is_not_there_is_not_found(olga: Visitor, path: str) -> None:
     assert olga.get(path).status_code == 404
 
 
+def test_one_that_others_leave_out_can_be_deleted_before_it_began(
+    olga: Visitor, session: Session, autumn: Campaign
+) -> None:
+    assert new(olga, autumn).status_code == 303
+    original = only(session).id
+    assert olga.post(f"/scenarios/{original}/added").status_code == 303
+    assert olga.post(f"/scenarios/{original}/delete").status_code == 303
+    assert only(session).excludes_id is None
+
+
 def test_nul_is_never_stored(olga: Visitor, session: Session, autumn: Campaign) -> None:
     assert new(olga, autumn, name="A\x00B", content="C\x00D").status_code == 303
     assert (only(session).name, only(session).content) == ("AB", "CD")

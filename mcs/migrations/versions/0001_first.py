@@ -32,6 +32,7 @@ def upgrade():
         sa.Column("from_email", sa.String(length=320), nullable=False),
         sa.Column("reply_to", sa.String(length=320), nullable=False),
         sa.Column("postal_address", sa.String(length=500), nullable=False),
+        sa.Column("send_rate", sa.Float(), nullable=True),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("archived_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -79,6 +80,12 @@ def upgrade():
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("since", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_sign_in_limits")),
+    )
+    op.create_table(
+        "throttles",
+        sa.Column("key", sa.String(length=40), nullable=False),
+        sa.Column("next_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_throttles")),
     )
     op.create_table(
         "users",
@@ -134,6 +141,7 @@ def upgrade():
         sa.Column("updated", sa.Integer(), nullable=False),
         sa.Column("unchanged", sa.Integer(), nullable=False),
         sa.Column("rejected", sa.Integer(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("claim_token", sa.String(length=22), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -231,6 +239,8 @@ def upgrade():
         sa.Column("recipients", sa.Integer(), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("paced_from", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("paced_sent", sa.Integer(), server_default="0", nullable=False),
         sa.Column("notice", sa.String(length=500), nullable=False),
         sa.Column("cuts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -426,6 +436,7 @@ def downgrade():
         batch_op.drop_index("ix_audit_log_noun_noun_id")
 
     op.drop_table("audit_log")
+    op.drop_table("throttles")
     op.drop_table("users")
     op.drop_table("sign_in_limits")
     op.drop_table("setup_tokens")

@@ -1,0 +1,17 @@
+"""Throttles: how far the slots of a rate limit are given away."""
+
+from datetime import datetime
+
+from sqlalchemy import String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from mcs.models.base import Base, UtcDateTime
+
+
+class Throttle(Base):
+    """A rate limit, the installation's or a campaign's. Slots before ``next_at`` are gone."""
+
+    __tablename__ = "throttles"
+
+    key: Mapped[str] = mapped_column(String(40), primary_key=True)
+    next_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -1,0 +1,199 @@
+"""Kill what sends, at every point of a message's way, and see what the ledger says afterwards."""
+
+import os
+import random
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from tests.conftest import wait_until
+from tests.faults.conftest import Begin
+from tests.faults.world import CONNECTIONS, World
+
+Seeds = Callable[[int, int], range]
+PEOPLE = 150
+SITE = str(Path(__file__).parent / "site")
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        "mail",
+        "rcpt",
+        "data",
+        "body",
+        pytest.param("dot", marks=pytest.mark.short),
+        pytest.param("accepted", marks=pytest.mark.short),
+        "answered",
+    ],
+)
+def test_a_horse_killed_by_the_server_at(at: str, world: Begin, seeds: Seeds) -> None:
+    here = world()
+    here.people(PEOPLE)
+    here.begin()
+    for seed in seeds(20, 1):
+        before = here.kills
+        here.script({"at": at, "do": "kill", "nth": [random.Random(seed).randint(1, PEOPLE)]})
+        emailer_id = here.scenario()
+        here.wait_over(emailer_id)
+        kills = here.kills - before
+        assert kills, f"seed {seed}: nothing was killed"
+        here.audit(emailer_id, CONNECTIONS * kills)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_horse_killed_at_a_commit(when: str, world: Begin, seeds: Seeds, tmp_path: Path) -> None:
+    """The first commit is the claim; then come starts and answers."""
+    here = world()
+    here.people(PEOPLE)
+    here.begin(workers=0)
+    for seed in seeds(20, 1):
+        number = random.Random(seed).choice([1, 2, *range(3, 30)])
+        here.given |= {"FAULT_COMMIT": f"{when}:{number}:{tmp_path}", "PYTHONPATH": SITE}
+        here.worker("worker")
+        (tmp_path / "go").touch()
+        before = here.kills
+        emailer_id = here.scenario()
+        here.wait_over(emailer_id)
+        here.kill("worker", signal.SIGTERM)
+        here.audit(emailer_id, CONNECTIONS * (here.kills - before))
+
+
+def test_resending_what_is_in_doubt_uses_the_same_message_id(world: Begin, seeds: Seeds) -> None:
+    here = world(MCS_ON_DOUBT="resend")
+    here.people(PEOPLE)
+    here.begin()
+    for seed in seeds(20, 1):
+        here.script({"at": "accepted", "do": "kill", "nth": [random.Random(seed).randint(1, 100)]})
+        emailer_id = here.scenario()
+        here.wait_over(emailer_id)
+        here.audit(emailer_id, 0, resend=True)
+        assert here.book(emailer_id).by_state["sent"] == PEOPLE
+
+
+@pytest.mark.short
+def test_sigterm_drains_within_ten_seconds(world: Begin, seeds: Seeds) -> None:
+    here = world()
+    here.people(600)
+    here.begin()
+    for seed in seeds(20, 1):
+        emailer_id = here.scenario()
+        here.wait_sent(emailer_id, random.Random(seed).randint(1, 300))
+        began = time.monotonic()
+        here.kill("worker-0", signal.SIGTERM)
+        assert time.monotonic() - began < 25  # Then a host says SIGKILL.
+        here.worker("worker-0")
+        here.wait_over(emailer_id)
+        here.audit(emailer_id, 0)
+        assert here.book(emailer_id).by_state["sent"] == 600
+
+
+def test_sigterm_with_a_server_that_answers_no_more(world: Begin, seeds: Seeds) -> None:
+    """Only those whose last answer is outstanding are in doubt; the end comes all the same."""
+    here = world()
+    here.people(PEOPLE)
+    here.begin()
+    for seed in seeds(3, 1):
+        here.script({"at": "accepted", "do": "hang", "nth": list(range(20, 20 + CONNECTIONS))})
+        emailer_id = here.scenario()
+        here.wait_sent(emailer_id, 15 + seed)
+        time.sleep(2)
+        began = time.monotonic()
+        here.kill("worker-0", signal.SIGTERM)
+        assert time.monotonic() - began < 25
+        here.script()
+        here.worker("worker-0")
+        here.wait_over(emailer_id)
+        here.audit(emailer_id, CONNECTIONS)
+        assert here.book(emailer_id).by_state["in_doubt"] == CONNECTIONS
+
+
+@pytest.mark.short
+def test_a_frozen_horse_that_wakes_starts_nothing(world: Begin, seeds: Seeds) -> None:
+    here = world()
+    here.people(600)
+    here.begin(workers=2)
+    for seed in seeds(3, 1):
+        emailer_id = here.scenario()
+        here.wait_sent(emailer_id, 20 + 50 * seed)
+        horses, stopped = _freeze(here)
+        wait_until(lambda: _free(here), 30)
+        for horse in horses:
+            os.kill(horse, signal.SIGCONT)
+        here.wait_over(emailer_id)
+        here.audit(emailer_id, CONNECTIONS * stopped)
+
+
+def _freeze(here: World) -> tuple[list[int], int]:
+    """Stop every horse, but none that holds a lock: SQLite's would stop everybody else."""
+    while True:
+        horses = here.horses()
+        stopped = here.kill_horses(signal.SIGSTOP)
+        try:
+            if here.engine.dialect.name == "sqlite":
+                path = here.settings.database_url.removeprefix("sqlite:///")
+                with sqlite3.connect(path, timeout=0.5) as other:
+                    other.execute("BEGIN IMMEDIATE")
+            else:
+                with here.engine.connect() as connection:
+                    connection.exec_driver_sql("SELECT id FROM slices FOR UPDATE NOWAIT")
+            return horses, stopped
+        except (sqlite3.OperationalError, OperationalError):
+            for horse in horses:
+                os.kill(horse, signal.SIGCONT)
+            time.sleep(0.02)
+
+
+def _free(here: World) -> bool:
+    """Whether the clock has taken over every slice of the frozen."""
+    with here.engine.connect() as connection:
+        return not connection.exec_driver_sql(
+            "SELECT COUNT(*) FROM slices WHERE claim_token IS NOT NULL"
+        ).scalar()
+
+
+@pytest.mark.parametrize("who", ["worker-0", "clock-0"])
+def test_a_parent_killed(who: str, world: Begin, seeds: Seeds) -> None:
+    here = world()
+    here.people(600)
+    here.begin()
+    for seed in seeds(3, 1):
+        emailer_id = here.scenario()
+        here.wait_sent(emailer_id, 20 + seed)
+        here.kill(who)
+        getattr(here, who.partition("-")[0])(who)
+        here.wait_over(emailer_id)
+        here.audit(emailer_id, CONNECTIONS)
+
+
+def test_recovery_at_the_default_lease_takes_less_than_two_minutes(world: Begin) -> None:
+    here = world(MCS_LEASE_SECONDS="45")
+    here.people(PEOPLE)
+    here.begin()
+    for seed in range(5):
+        here.script({"at": "dot", "do": "kill", "nth": [20 + 20 * seed]})
+        emailer_id = here.scenario()
+        here.wait_over(emailer_id, 120)
+        here.audit(emailer_id, CONNECTIONS)
+
+
+def test_a_hundred_kills_over_fifty_thousand(world: Begin) -> None:
+    here = world()
+    here.people(50_000)
+    here.begin(workers=2)
+    emailer_id = here.scenario()
+    here.wait_sent(emailer_id, 1)
+    done = 0
+    while done < 100 and not here.book(emailer_id).over:
+        wait_until(lambda: bool(here.horses()), 60)
+        time.sleep(0.3)
+        done += here.kill_horses()
+    here.wait_over(emailer_id, 600)
+    print(f"{done} kills, {dict(here.book(emailer_id).by_state)}")
+    here.audit(emailer_id, CONNECTIONS * done)
+    assert done >= 100
