@@ -3,7 +3,7 @@
     python benchmarks/sequences.py [sqlite|postgres|mariadb-url|any URL] [parts...]
 
 Parts: single, bulk, run, minute, instant; all of them by default. Each prints one line with the bar
-that it is measured against.
+that it is measured against. SUBJECTS=1000 in the environment makes the first three shorter.
 """
 
 import os

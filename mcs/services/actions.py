@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
@@ -44,9 +44,11 @@ DIED = f"its worker died each of {MOST_CLAIMS} times"
 DRIFT_OF = 10_000
 
 
-@dataclass(frozen=True)
-class Claimed:
-    """An action that is ours to run, with all that its callback may need."""
+class Claimed(NamedTuple):
+    """An action that is ours to run, with all that its callback may need.
+
+    A tuple, since thousands are made a second: a frozen dataclass takes ten times as long.
+    """
 
     id: int
     token: str
