@@ -140,6 +140,7 @@ def rescue(session: Session, now: datetime) -> int:
         back = [row.id for row in rows if row.attempts < MOST_CLAIMS]
         _let_go(session, back, {"state": "pending", "due_at": now})
         _withdraw_unwanted(session, now, back)
+        _line_up(session, now, [row.id for row in rows])
         return len(rows)
 
 
@@ -170,6 +171,28 @@ def _withdraw_unwanted(session: Session, now: datetime, ids: Sequence[int]) -> N
             by_reason[sequences.REMOVED].append(row.id)
     for reason, unwanted in by_reason.items():
         _cancel(session, now, unwanted, reason)
+    _line_up(session, now, ids)
+
+
+def _line_up(
+    session: Session, now: datetime, ids: Sequence[int], after: Collection[str] | None = None
+) -> None:
+    """Bring the schedules of these actions in line: the sequence may have been edited meanwhile,
+    and others may come after them. ``after`` limits it to what comes after steps of these keys."""
+    rows = session.execute(
+        select(Schedule.campaign_id, Schedule.id)
+        .join(Action, Action.schedule_id == Schedule.id)
+        .where(Action.id.in_(ids))
+        .distinct()
+    ).all()
+    by_campaign: dict[int, list[int]] = defaultdict(list)
+    for campaign_id, schedule_id in rows:
+        by_campaign[campaign_id].append(schedule_id)
+    for campaign_id, schedule_ids in sorted(by_campaign.items()):
+        plan = definitions.load(session, campaign_id)
+        if plan.running:
+            only = None if after is None else plan.dependents(after)
+            schedules.align(session, now, plan, only=only, schedule_ids=schedule_ids)
 
 
 def next_due(
@@ -260,6 +283,7 @@ def _claim(
     over = [row.id for row in rows if now >= _ends(row.end_date, row.timezone)]
     if over:
         _cancel(session, now, over, sequences.TOO_LATE)
+        _line_up(session, now, over, {row.key for row in rows if row.id in set(over)})
         rows = [row for row in rows if row.id not in set(over)]
     if not rows:
         return []

@@ -85,7 +85,11 @@ def define_within(
     definitions.write(session, now, campaign_id, steps)
     if not after.running:
         return Tally()
-    return schedules.align(session, now, after, only=_changed(before, after), past=past)
+    changed = _changed(before, after)
+    tally = schedules.align(session, now, after, only=changed, past=past)
+    # What was left out just now may be what others come after.
+    schedules.align(session, now, after, only=after.dependents(changed))
+    return tally
 
 
 def realign(session: Session, now: datetime, campaign_id: int) -> None:
