@@ -24,6 +24,15 @@ DELIVERY_MOVES: dict[str, tuple[str, ...]] = {
     "skipped": (),
 }
 
+ACTION_STATES = ("pending", "processing", "completed", "failed", "cancelled")
+ACTION_MOVES: dict[str, tuple[str, ...]] = {
+    "pending": ("processing", "cancelled"),
+    "processing": ("completed", "failed", "pending"),
+    "failed": ("pending",),
+    "cancelled": ("pending",),
+    "completed": (),
+}
+
 IMPORT_STATES = ("waiting", "review", "running", "done", "failed")
 
 

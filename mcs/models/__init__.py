@@ -1,5 +1,6 @@
 """Tables, constraints and engines. Importing this package knows every table."""
 
+from mcs.models.actions import Action
 from mcs.models.audit import AuditEntry
 from mcs.models.base import Base, UtcDateTime, configure_engine
 from mcs.models.campaigns import Batch, BatchContact, Campaign
@@ -8,11 +9,15 @@ from mcs.models.deliveries import Delivery
 from mcs.models.emailers import Emailer, Slice
 from mcs.models.imports import Import, ImportChunk, RejectedRow
 from mcs.models.scenarios import Scenario
+from mcs.models.schedules import Schedule
+from mcs.models.sequences import ActionDefinition
 from mcs.models.suppressions import Suppression
 from mcs.models.throttles import Throttle
 from mcs.models.users import SetupToken, SignInLimit, User
 
 __all__ = [
+    "Action",
+    "ActionDefinition",
     "AuditEntry",
     "Base",
     "Batch",
@@ -25,6 +30,7 @@ __all__ = [
     "ImportChunk",
     "RejectedRow",
     "Scenario",
+    "Schedule",
     "SetupToken",
     "SignInLimit",
     "Slice",

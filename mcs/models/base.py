@@ -4,7 +4,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Engine, MetaData, event, types
+from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase
+
+# MySQL compares texts without regard to case unless told otherwise: A-17 and a-17 are two orders.
+BINARY_ON_MYSQL = {
+    f"{dialect}_{option}": value
+    for dialect in ("mysql", "mariadb")
+    for option, value in (("charset", "utf8mb4"), ("collate", "utf8mb4_bin"), ("engine", "InnoDB"))
+}
+_MYSQL = ("mysql", "mariadb")
+_ZONELESS = ("sqlite", *_MYSQL)
 
 
 class Base(DeclarativeBase):
@@ -24,12 +34,18 @@ class Base(DeclarativeBase):
 class UtcDateTime(types.TypeDecorator[datetime]):
     """An instant: aware in, UTC and aware out, on every database.
 
-    SQLite drops the zone of what it stores, so a naive value could mean anything: it is refused
-    with ValueError before it gets there.
+    SQLite and MySQL drop the zone of what they store, so a naive value could mean anything: it is
+    refused with ValueError before it gets there.
     """
 
     impl = DateTime(timezone=True)
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> types.TypeEngine[Any]:
+        if dialect.name in _MYSQL:
+            # Without a precision, MySQL rounds to the second: half of all would be early.
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
@@ -37,7 +53,7 @@ class UtcDateTime(types.TypeDecorator[datetime]):
         if value.tzinfo is None:
             raise ValueError(f"naive datetime {value!r}: instants carry their zone")
         value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+        return value.replace(tzinfo=None) if dialect.name in _ZONELESS else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:

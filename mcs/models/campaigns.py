@@ -5,7 +5,7 @@ from datetime import date, datetime
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from mcs.models.base import Base, UtcDateTime
+from mcs.models.base import BINARY_ON_MYSQL, Base, UtcDateTime
 from mcs.models.contacts import Contact
 
 
@@ -21,6 +21,7 @@ class Campaign(Base):
     __table_args__ = (
         CheckConstraint("start_date <= end_date", name="timeline"),
         Index("ix_campaigns_timeline", "active", "start_date", "end_date"),
+        BINARY_ON_MYSQL,
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import JSON, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from mcs.models.base import Base, UtcDateTime
+from mcs.models.base import BINARY_ON_MYSQL, Base, UtcDateTime
 
 
 class Contact(Base):
@@ -17,6 +17,7 @@ class Contact(Base):
     """
 
     __tablename__ = "contacts"
+    __table_args__ = BINARY_ON_MYSQL
 
     id: Mapped[int] = mapped_column(primary_key=True)
     uid: Mapped[str] = mapped_column(String(22), unique=True)

@@ -44,7 +44,7 @@ class Delivery(Base):
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     emailer_id: Mapped[int | None] = mapped_column(ForeignKey("emailers.id"))
-    action_id: Mapped[int | None]
+    action_id: Mapped[int | None] = mapped_column(ForeignKey("actions.id"))
     contact_id: Mapped[int] = mapped_column(ForeignKey("contacts.id"))
     state: Mapped[str] = mapped_column(String(10), default="pending")
     reason: Mapped[str] = mapped_column(String(200), default="")

@@ -15,7 +15,7 @@ from mcs.core import timelines
 from mcs.core.addresses import BadAddress, parse_address
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Batch, BatchContact, Campaign
-from mcs.services import audiences, audit, outlook, planning, scenarios
+from mcs.services import audiences, audit, outlook, planning, scenarios, sequences
 from mcs.services.audiences import Audience
 from mcs.services.outlook import Upcoming
 from mcs.services.paging import At, Order, Page, read_number, turn
@@ -112,6 +112,7 @@ def edit(
         campaign.updated_at = now
         if changed:
             audit.note(session, now, by, "edit", "campaign", campaign_id, changed=changed)
+            sequences.realign_within(session, now, campaign_id)
     planning.plan_campaign(session, now, queue, campaign_id)
 
 
@@ -260,6 +261,7 @@ def _switch(
             setattr(campaign, name, value)
         campaign.updated_at = now
         audit.note(session, now, by, verb, "campaign", campaign_id, name=campaign.name)
+        sequences.realign_within(session, now, campaign_id)
     planning.plan_campaign(session, now, queue, campaign_id)
 
 

@@ -1,0 +1,127 @@
+"""sequences
+
+Revision ID: 0002
+Revises: 0001
+Create Date: 2026-11-22 02:15:00
+
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+# revision identifiers, used by Alembic.
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade():
+    _action_definitions()
+    _schedules()
+    _actions()
+    with op.batch_alter_table("deliveries") as batch_op:
+        batch_op.alter_column(
+            "action_id",
+            existing_type=sa.Integer(),
+            type_=sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+        )
+        batch_op.create_foreign_key("fk_deliveries_action_id", "actions", ["action_id"], ["id"])
+
+
+def _action_definitions():
+    op.create_table(
+        "action_definitions",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("campaign_id", sa.Integer(), nullable=False),
+        sa.Column("key", sa.String(length=100), nullable=False),
+        sa.Column("place", sa.Integer(), nullable=False),
+        sa.Column("callback", sa.String(length=100), nullable=False),
+        sa.Column("config", sa.JSON(), nullable=False),
+        sa.Column("offset", sa.String(length=200), nullable=False),
+        sa.Column("time", sa.String(length=100), nullable=False),
+        sa.Column("days", sa.String(length=200), nullable=False),
+        sa.Column("excluded", sa.Text(), nullable=False),
+        sa.Column("repeat", sa.String(length=200), nullable=False),
+        sa.Column("after", sa.String(length=110), nullable=False),
+        sa.Column("on_failure", sa.String(length=10), nullable=False),
+        sa.Column("max_attempts", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint(
+            "on_failure IN ('wait', 'skip', 'go_on')", name="ck_action_definitions_on_failure"
+        ),
+        sa.CheckConstraint("max_attempts > 0", name="ck_action_definitions_max_attempts"),
+        sa.ForeignKeyConstraint(
+            ["campaign_id"], ["campaigns.id"], name="fk_action_definitions_campaign_id"
+        ),
+        sa.PrimaryKeyConstraint("id", name="pk_action_definitions"),
+        sa.UniqueConstraint("campaign_id", "key", name="uq_action_definitions_campaign_id_key"),
+    )
+
+
+def _schedules():
+    op.create_table(
+        "schedules",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("campaign_id", sa.Integer(), nullable=False),
+        sa.Column("subject", sa.String(length=100), nullable=False),
+        sa.Column("subject_id", sa.String(length=255), nullable=False),
+        sa.Column("run", sa.Integer(), nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("contact_id", sa.Integer(), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("run > 0", name="ck_schedules_run"),
+        sa.ForeignKeyConstraint(["campaign_id"], ["campaigns.id"], name="fk_schedules_campaign_id"),
+        sa.ForeignKeyConstraint(["contact_id"], ["contacts.id"], name="fk_schedules_contact_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_schedules"),
+        sa.UniqueConstraint(
+            "campaign_id",
+            "subject",
+            "subject_id",
+            "run",
+            name="uq_schedules_campaign_id_subject_subject_id_run",
+        ),
+    )
+    op.create_index("ix_schedules_contact_id", "schedules", ["contact_id"])
+
+
+def _actions():
+    op.create_table(
+        "actions",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("schedule_id", sa.Integer(), nullable=False),
+        sa.Column("key", sa.String(length=100), nullable=False),
+        sa.Column("occurrence", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(length=10), nullable=False),
+        sa.Column("reason", sa.String(length=200), nullable=False),
+        sa.Column("expected_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("claim_token", sa.String(length=22), nullable=True),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("result", sa.JSON(), nullable=True),
+        sa.CheckConstraint(
+            "state IN ('pending', 'processing', 'completed', 'failed', 'cancelled')",
+            name="ck_actions_state",
+        ),
+        sa.CheckConstraint(
+            "state <> 'completed' OR completed_at IS NOT NULL",
+            name="ck_actions_completed_has_time",
+        ),
+        sa.CheckConstraint(
+            "state <> 'cancelled' OR reason <> ''", name="ck_actions_cancelled_has_reason"
+        ),
+        sa.CheckConstraint("occurrence > 0", name="ck_actions_occurrence"),
+        sa.ForeignKeyConstraint(["schedule_id"], ["schedules.id"], name="fk_actions_schedule_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_actions"),
+        sa.UniqueConstraint(
+            "schedule_id", "key", "occurrence", name="uq_actions_schedule_id_key_occurrence"
+        ),
+    )
+    op.create_index("ix_actions_state_due_at", "actions", ["state", "due_at"])

@@ -1,0 +1,561 @@
+"""Actions: claim what is due, record what became of it, say how it all stands.
+
+To claim is to fire: a worker claims no more than it starts at once, so what is claimed was still
+wanted the moment before its callback is called. A claim carries a token and a lease; who no longer
+holds the token can record nothing.
+"""
+
+import secrets
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Select,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from mcs.core import sequences
+from mcs.core.retries import next_attempt
+from mcs.core.states import ACTION_STATES
+from mcs.models import Action, ActionDefinition, Campaign, Contact, Schedule
+from mcs.models.base import UtcDateTime
+from mcs.services import definitions, schedules
+from mcs.services.transactions import writing
+from mcs.services.unknown import Unknown
+
+NO_SYNC: dict[str, Any] = {"synchronize_session": False}
+# A callback that kills its worker each time must come to an end.
+MOST_CLAIMS = 20
+DIED = f"its worker died each of {MOST_CLAIMS} times"
+# Drift is told of the latest so many: of all, a long history would hide today.
+DRIFT_OF = 10_000
+
+
+class Claimed(NamedTuple):
+    """An action that is ours to run, with all that its callback may need.
+
+    A tuple, since thousands are made a second: a frozen dataclass takes ten times as long.
+    """
+
+    id: int
+    token: str
+    schedule_id: int
+    campaign_id: int
+    campaign: str
+    subject: str
+    subject_id: str
+    run: int
+    key: str
+    occurrence: int
+    action_id: str
+    callback: str
+    config: Mapping[str, Any]
+    attempt: int
+    max_attempts: int
+    expected_at: datetime
+    contact_id: int | None
+    idempotency_key: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a call. ``error`` says why it failed; without it, it is complete."""
+
+    claimed: Claimed
+    result: Any = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """Counts by state; ``waiting`` are pending ones without a moment yet. Drift is in seconds."""
+
+    counts: Mapping[str, int]
+    waiting: int
+    overdue: int
+    next_due: datetime | None
+    drift_p50: float | None
+    drift_p95: float | None
+    drift_max: float | None
+
+
+def turn(
+    session: Session,
+    now: datetime,
+    ended: Sequence[Ended],
+    *,
+    lease: timedelta,
+    room: int,
+    die: float,
+    callbacks: Collection[str],
+    campaign_ids: Collection[int] | None = None,
+) -> list[Claimed]:
+    """Record what has ended and claim up to ``room`` more, the longest due first: in one commit.
+
+    What is claimed has a callback among ``callbacks``, and is due: never early. What is due after
+    its campaign's last day is cancelled. ``die`` is a draw from [0, 1) for the retries.
+    """
+    with writing(session):
+        _record(session, now, ended, die)
+        if room <= 0 or not callbacks:
+            return []
+        return _claim(session, now, lease, room, callbacks, campaign_ids)
+
+
+def renew(session: Session, now: datetime, lease: timedelta, claimed: Iterable[Claimed]) -> None:
+    """Hold on to actions whose callbacks take long."""
+    rows = [{"row_id": one.id, "token": one.token, "until": now + lease} for one in claimed]
+    if not rows:
+        return
+    with writing(session):
+        session.connection().execute(_RENEW, rows)
+
+
+def rescue(session: Session, now: datetime) -> int:
+    """Give back the actions whose worker died: due at once. How many."""
+    with writing(session):
+        rows = session.execute(
+            select(Action.id, Action.attempts)
+            .where(Action.state == "processing", Action.lease_until < now)
+            .with_for_update(skip_locked=True)
+        ).all()
+        _let_go(
+            session,
+            [row.id for row in rows if row.attempts >= MOST_CLAIMS],
+            {"state": "failed", "error": DIED, "ended_at": now},
+        )
+        back = [row.id for row in rows if row.attempts < MOST_CLAIMS]
+        _let_go(session, back, {"state": "pending", "due_at": now})
+        _withdraw_unwanted(session, now, back)
+        _line_up(session, now, [row.id for row in rows])
+        return len(rows)
+
+
+def _let_go(session: Session, ids: Sequence[int], values: Mapping[str, Any]) -> None:
+    if ids:
+        session.execute(
+            update(Action)
+            .where(Action.id.in_(ids))
+            .values(claim_token=None, lease_until=None, **values)
+            .execution_options(**NO_SYNC)
+        )
+
+
+def _withdraw_unwanted(session: Session, now: datetime, ids: Sequence[int]) -> None:
+    """Those that are to go again, and that nobody wants any more since they were claimed."""
+    if not ids:
+        return
+    rows = session.execute(
+        _wanted(_WHETHER_WANTED).where(Action.id.in_(ids), Action.state == "pending")
+    )
+    by_reason: dict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        if not row.active:
+            by_reason[sequences.UNSCHEDULED].append(row.id)
+        elif not row.on or row.archived_at is not None:
+            by_reason[sequences.SWITCHED_OFF].append(row.id)
+        elif row.definition_id is None:
+            by_reason[sequences.REMOVED].append(row.id)
+    for reason, unwanted in by_reason.items():
+        _cancel(session, now, unwanted, reason)
+    _line_up(session, now, ids)
+
+
+def _line_up(
+    session: Session, now: datetime, ids: Sequence[int], after: Collection[str] | None = None
+) -> None:
+    """Bring the schedules of these actions in line: the sequence may have been edited meanwhile,
+    and others may come after them. ``after`` limits it to what comes after steps of these keys."""
+    rows = session.execute(
+        select(Schedule.campaign_id, Schedule.id)
+        .join(Action, Action.schedule_id == Schedule.id)
+        .where(Action.id.in_(ids))
+        .distinct()
+    ).all()
+    by_campaign: dict[int, list[int]] = defaultdict(list)
+    for campaign_id, schedule_id in rows:
+        by_campaign[campaign_id].append(schedule_id)
+    for campaign_id, schedule_ids in sorted(by_campaign.items()):
+        plan = definitions.load(session, campaign_id)
+        if plan.running:
+            only = None if after is None else plan.dependents(after)
+            schedules.align(session, now, plan, only=only, schedule_ids=schedule_ids)
+
+
+def next_due(
+    session: Session, callbacks: Collection[str], campaign_ids: Collection[int] | None = None
+) -> datetime | None:
+    """When the next action that such a worker could run is due, or its lease ends."""
+    due = session.scalar(
+        _runnable(select(Action.due_at), callbacks, campaign_ids).order_by(Action.due_at).limit(1)
+    )
+    lease = session.scalar(
+        select(func.min(Action.lease_until)).where(
+            Action.state == "processing", Action.lease_until.is_not(None)
+        )
+    )
+    session.rollback()
+    return min((moment for moment in (due, lease) if moment is not None), default=None)
+
+
+def retry(session: Session, now: datetime, action_id: int) -> bool:
+    """Try a failed action again, at once, by a person's word; whether it was failed."""
+    with writing(session):
+        if session.scalar(select(Action.id).where(Action.id == action_id)) is None:
+            raise Unknown(f"action {action_id}")
+        moved = session.execute(
+            update(Action)
+            .where(Action.id == action_id, Action.state == "failed")
+            .values(state="pending", due_at=now, ended_at=None, attempts=0)
+            .execution_options(**NO_SYNC)
+        )
+        assert isinstance(moved, CursorResult)
+        return moved.rowcount == 1
+
+
+def status(session: Session, now: datetime, campaign_ids: Collection[int] | None = None) -> Status:
+    """How the actions stand, of all campaigns or of some."""
+    mine = _of_campaigns(campaign_ids)
+    rows = session.execute(select(Action.state, func.count()).where(*mine).group_by(Action.state))
+    pending = (Action.state == "pending", *mine)
+    waiting = session.scalars(
+        select(func.count()).select_from(Action).where(*pending, Action.due_at.is_(None))
+    ).one()
+    overdue = session.scalars(
+        select(func.count()).select_from(Action).where(*pending, Action.due_at <= now)
+    ).one()
+    soon = session.scalar(
+        select(func.min(Action.due_at)).where(*pending, Action.due_at.is_not(None))
+    )
+    begun = session.execute(
+        select(Action.started_at, Action.expected_at)
+        .where(Action.started_at.is_not(None), *mine)
+        .order_by(Action.id.desc())
+        .limit(DRIFT_OF)
+    )
+    drifts = sorted((at - due).total_seconds() for at, due in begun if at and due)
+    session.rollback()
+    return Status(
+        dict.fromkeys(ACTION_STATES, 0) | dict(rows.all()),
+        waiting,
+        overdue,
+        soon,
+        *(_quantile(drifts, share) for share in (0.5, 0.95, 1.0)),
+    )
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float | None:
+    if not ordered:
+        return None
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+
+
+# Claiming.
+
+
+def _claim(
+    session: Session,
+    now: datetime,
+    lease: timedelta,
+    room: int,
+    callbacks: Collection[str],
+    campaign_ids: Collection[int] | None,
+) -> list[Claimed]:
+    query = _runnable(_CLAIMABLE, callbacks, campaign_ids).where(Action.due_at <= now)
+    query = query.order_by(Action.due_at, Action.id).limit(room)
+    if session.get_bind().dialect.name == "postgresql":
+        # So that workers pass each other by; elsewhere the conditional update sorts them out.
+        query = query.with_for_update(skip_locked=True, of=Action)
+    rows = session.execute(query).all()
+    over = [row.id for row in rows if now >= _ends(row.end_date, row.timezone)]
+    if over:
+        _cancel(session, now, over, sequences.TOO_LATE)
+        _line_up(session, now, over, {row.key for row in rows if row.id in set(over)})
+        rows = [row for row in rows if row.id not in set(over)]
+    if not rows:
+        return []
+    token = secrets.token_urlsafe(12)
+    taken = session.execute(
+        update(Action)
+        .where(Action.id.in_([row.id for row in rows]), Action.state == "pending")
+        .values(
+            state="processing",
+            claim_token=token,
+            lease_until=now + lease,
+            started_at=func.coalesce(Action.started_at, now),
+            attempts=Action.attempts + 1,
+        )
+        .execution_options(**NO_SYNC)
+    )
+    assert isinstance(taken, CursorResult)
+    if taken.rowcount != len(rows):
+        # Without row locks, somebody else may have been quicker with some of them.
+        ours = set(session.scalars(select(Action.id).where(Action.claim_token == token)))
+        rows = [row for row in rows if row.id in ours]
+    return [_claimed(row, token) for row in rows]
+
+
+_CLAIMABLE: Any = select(
+    Action.id,
+    Action.schedule_id,
+    Action.key,
+    Action.occurrence,
+    Action.attempts,
+    Action.expected_at,
+    Schedule.campaign_id,
+    Schedule.subject,
+    Schedule.subject_id,
+    Schedule.run,
+    Schedule.contact_id,
+    Campaign.uid,
+    Campaign.key.label("campaign_key"),
+    Campaign.end_date,
+    Campaign.timezone,
+    ActionDefinition.callback,
+    ActionDefinition.config,
+    ActionDefinition.max_attempts,
+    ActionDefinition.repeat,
+)
+
+
+def _runnable(
+    query: Select[Any], callbacks: Collection[str], campaign_ids: Collection[int] | None
+) -> Select[Any]:
+    """What a worker with these callbacks could run once it is due."""
+    query = _wanted(query).where(
+        Action.state == "pending",
+        Action.due_at.is_not(None),
+        Schedule.active,
+        Campaign.active,
+        Campaign.archived_at.is_(None),
+        ActionDefinition.callback.in_(callbacks),
+    )
+    return query if campaign_ids is None else query.where(Campaign.id.in_(campaign_ids))
+
+
+_WHETHER_WANTED: Any = select(
+    Action.id,
+    Schedule.active,
+    Campaign.active.label("on"),
+    Campaign.archived_at,
+    ActionDefinition.id.label("definition_id"),
+)
+
+
+def _wanted(query: Select[Any]) -> Select[Any]:
+    """Actions with their schedule and campaign, and their definition while there is one."""
+    return (
+        query.join(Schedule, Schedule.id == Action.schedule_id)
+        .join(Campaign, Campaign.id == Schedule.campaign_id)
+        .join(
+            ActionDefinition,
+            and_(
+                ActionDefinition.campaign_id == Schedule.campaign_id,
+                ActionDefinition.key == Action.key,
+            ),
+            isouter=True,
+        )
+    )
+
+
+def _claimed(row: Any, token: str) -> Claimed:
+    return Claimed(
+        id=row.id,
+        token=token,
+        schedule_id=row.schedule_id,
+        campaign_id=row.campaign_id,
+        campaign=row.campaign_key or row.uid,
+        subject=row.subject,
+        subject_id=row.subject_id,
+        run=row.run,
+        key=row.key,
+        occurrence=row.occurrence,
+        action_id=sequences.action_id(row.key, row.occurrence, bool(row.repeat)),
+        callback=row.callback,
+        config=row.config,
+        attempt=row.attempts + 1,
+        max_attempts=row.max_attempts,
+        expected_at=row.expected_at,
+        contact_id=row.contact_id,
+        # The same on every attempt, and nowhere else in the world.
+        idempotency_key=f"{row.uid}-{row.id}",
+    )
+
+
+@lru_cache(maxsize=1024)
+def _ends(last: date, zone: str) -> datetime:
+    return sequences.calendar(last, last, ZoneInfo(zone)).ends
+
+
+def _cancel(session: Session, now: datetime, ids: Sequence[int], why: str) -> None:
+    session.execute(
+        update(Action)
+        .where(Action.id.in_(ids), Action.state == "pending")
+        .values(state="cancelled", reason=why, ended_at=now)
+        .execution_options(**NO_SYNC)
+    )
+
+
+# Recording.
+
+
+def _record(session: Session, now: datetime, ended: Sequence[Ended], die: float) -> None:
+    if not ended:
+        return
+    plain: dict[str, list[int]] = defaultdict(list)
+    told = []
+    for one in ended:
+        if one.error is None and one.result is None:
+            plain[one.claimed.token].append(one.claimed.id)
+        else:
+            told.append(_columns(now, one, die))
+    for token, ids in plain.items():
+        session.execute(
+            update(Action)
+            .where(Action.id.in_(ids), Action.claim_token == token)
+            .values(
+                state="completed",
+                completed_at=now,
+                ended_at=now,
+                claim_token=None,
+                lease_until=None,
+            )
+            .execution_options(**NO_SYNC)
+        )
+    if told:
+        session.connection().execute(_RECORD, told)
+        again = [row["row_id"] for row in told if row["state"] == "pending"]
+        _withdraw_unwanted(session, now, again)
+    _wake_dependents(session, now, ended)
+
+
+def _columns(now: datetime, one: Ended, die: float) -> dict[str, Any]:
+    claimed = one.claimed
+    row: dict[str, Any] = {
+        "row_id": claimed.id,
+        "token": claimed.token,
+        "state": "completed",
+        "error": one.error,
+        "result": one.result,
+        "due_at": claimed.expected_at,
+        "completed_at": now,
+        "ended_at": now,
+    }
+    if one.error is None:
+        return row
+    if claimed.attempt < claimed.max_attempts:
+        again = next_attempt(now, claimed.attempt, die)
+        return row | {"state": "pending", "due_at": again, "completed_at": None, "ended_at": None}
+    return row | {"state": "failed", "completed_at": None}
+
+
+def _wake_dependents(session: Session, now: datetime, ended: Sequence[Ended]) -> None:
+    """Give a moment to the steps that come after those that have ended."""
+    by_campaign: dict[int, set[int]] = defaultdict(set)
+    for one in ended:
+        by_campaign[one.claimed.campaign_id].add(one.claimed.schedule_id)
+    depending = session.scalars(
+        select(ActionDefinition.campaign_id)
+        .where(ActionDefinition.campaign_id.in_(by_campaign), ActionDefinition.after != "")
+        .distinct()
+    ).all()
+    for campaign_id in sorted(depending):
+        plan = definitions.load(session, campaign_id)
+        keys = plan.dependents(one.claimed.key for one in ended)
+        if keys and plan.running:
+            schedules.align(
+                session, now, plan, only=keys, schedule_ids=sorted(by_campaign[campaign_id])
+            )
+
+
+_TABLE: Any = Action.__table__
+_RECORD = (
+    update(_TABLE)
+    .where(_TABLE.c.id == bindparam("row_id"), _TABLE.c.claim_token == bindparam("token"))
+    .values(
+        claim_token=None,
+        lease_until=None,
+        **{
+            name: bindparam(name, type_=_TABLE.c[name].type)
+            for name in ("state", "error", "result", "due_at", "completed_at", "ended_at")
+        },
+    )
+)
+_RENEW = (
+    update(_TABLE)
+    .where(_TABLE.c.id == bindparam("row_id"), _TABLE.c.claim_token == bindparam("token"))
+    .values(lease_until=bindparam("until", type_=UtcDateTime()))
+)
+
+
+# Reading.
+
+
+@dataclass(frozen=True)
+class Found:
+    """An action with whose it is."""
+
+    action: Action
+    schedule: Schedule
+    campaign: Campaign
+    repeats: bool
+    contact: Contact | None
+
+    @property
+    def action_id(self) -> str:
+        """Its name, as people read it."""
+        return sequences.action_id(self.action.key, self.action.occurrence, self.repeats)
+
+
+_FOUND: Any = select(Action, Schedule, Campaign, ActionDefinition.repeat, Contact)
+
+
+def find(
+    session: Session,
+    conditions: Sequence[ColumnElement[bool]],
+    *,
+    order: Sequence[ColumnElement[Any]],
+    limit: int | None,
+) -> list[Found]:
+    """Actions with their schedule and campaign, by conditions on those three."""
+    rows = session.execute(
+        _wanted(_FOUND)
+        .join(Contact, Contact.id == Schedule.contact_id, isouter=True)
+        .where(*conditions)
+        .order_by(*order)
+        .limit(limit)
+    )
+    return [
+        Found(action, schedule, campaign, bool(repeat), contact)
+        for action, schedule, campaign, repeat, contact in rows
+    ]
+
+
+def named(action_ids: Collection[str]) -> ColumnElement[bool]:
+    """The condition for actions of these names: action1 means each of its occurrences."""
+    wanted = []
+    for text in action_ids:
+        key, occurrence = sequences.read_action_id(text)
+        one: ColumnElement[bool] = Action.key == key
+        wanted.append(one if occurrence is None else and_(one, Action.occurrence == occurrence))
+    return or_(*wanted)
+
+
+def _of_campaigns(campaign_ids: Collection[int] | None) -> tuple[ColumnElement[bool], ...]:
+    if campaign_ids is None:
+        return ()
+    mine = select(Schedule.id).where(Schedule.campaign_id.in_(campaign_ids))
+    return (Action.schedule_id.in_(mine),)

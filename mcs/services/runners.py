@@ -1,0 +1,245 @@
+"""Runners: claim what is due and call its callbacks, in threads of this process."""
+
+import json
+import logging
+import random
+import threading
+import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from queue import SimpleQueue
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+
+from mcs.core.calls import Call
+from mcs.models import Contact
+from mcs.services import actions
+from mcs.services.actions import Claimed, Ended
+
+log = logging.getLogger(__name__)
+
+# After an error of the database, and where others hold all that is due.
+PAUSE_SECONDS = 0.5
+# Leases are renewed three times before they end.
+RENEWALS = 3
+
+
+Callback = Callable[[Call], Any]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What runners stand on: sessions, callbacks by id, what time it is, how long a lease is."""
+
+    sessions: sessionmaker[Session]
+    callbacks: Mapping[str, Callback]
+    now: Callable[[], datetime]
+    lease_seconds: float
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
+
+
+def run_due(given: Surroundings, campaign_ids: Collection[int] | None = None) -> int:
+    """Run all that is due now in this thread, one after the other; how many."""
+    done = 0
+    with given.sessions() as session:
+        actions.rescue(session, given.now())
+        claimed = _turn(given, session, [], 1, campaign_ids)
+        while claimed:
+            ended = [_call(given, one, call) for one, call in _calls(session, claimed)]
+            done += len(ended)
+            claimed = _turn(given, session, ended, 1, campaign_ids)
+    return done
+
+
+class Runner:
+    """A thread that claims and records, and up to ``concurrency`` threads that run callbacks.
+
+    It sleeps until the next action is due, until ``wake``, or ``poll`` seconds at most.
+    """
+
+    def __init__(
+        self,
+        given: Surroundings,
+        concurrency: int,
+        poll: float,
+        campaign_ids: Sequence[int] | None = None,
+    ) -> None:
+        self._given = given
+        self._concurrency = concurrency
+        self._poll = poll
+        self._campaign_ids = campaign_ids
+        self._flying: dict[int, Claimed] = {}
+        self._ended: SimpleQueue[Ended] = SimpleQueue()
+        self._bell = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def busy(self) -> int:
+        return len(self._flying)
+
+    def start(self) -> None:
+        """Begin to claim; nothing where it does already."""
+        if not self.running:
+            self._stopping.clear()
+            # A daemon, so that a program that forgets to close ends all the same.
+            self._thread = threading.Thread(target=self._run, name="mcs-runner", daemon=True)
+            self._thread.start()
+
+    def wake(self) -> None:
+        """Look again now: something was scheduled."""
+        self._bell.set()
+
+    def ask_to_stop(self) -> None:
+        """Claim nothing more."""
+        self._stopping.set()
+        self._bell.set()
+
+    def stop(self) -> None:
+        """Claim nothing more, and wait until what is running has ended and is recorded."""
+        self.ask_to_stop()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        ended: list[Ended] = []
+        renewed_at = self._given.now()
+        with (
+            ThreadPoolExecutor(self._concurrency, "mcs-callback") as pool,
+            self._given.sessions() as session,
+        ):
+            while not self._stopping.is_set() or self._flying:
+                ended += self._landed()
+                try:
+                    renewed_at = self._keep(session, renewed_at)
+                    claimed = self._claim(session, ended)
+                    ended = []
+                    # What cannot be told is not in flight: its lease ends, and it comes back.
+                    for one, call in _calls(session, claimed):
+                        self._flying[one.id] = one
+                        pool.submit(self._fly, one, call)
+                    if not claimed:
+                        self._rest(session)
+                except DBAPIError:
+                    log.exception("the database refuses, trying again")
+                    session.rollback()
+                    self._bell.wait(PAUSE_SECONDS)
+
+    def _claim(self, session: Session, ended: list[Ended]) -> list[Claimed]:
+        room = 0 if self._stopping.is_set() else self._concurrency - self._in_flight(ended)
+        if not ended and not room:
+            return []
+        claimed = _turn(self._given, session, ended, room, self._campaign_ids)
+        for one in ended:
+            self._flying.pop(one.claimed.id, None)
+        return claimed
+
+    def _in_flight(self, ended: list[Ended]) -> int:
+        return len(self._flying) - len({one.claimed.id for one in ended} & self._flying.keys())
+
+    def _fly(self, one: Claimed, call: Call) -> None:
+        self._ended.put(_call(self._given, one, call))
+        self._bell.set()
+
+    def _landed(self) -> list[Ended]:
+        self._bell.clear()
+        return [self._ended.get() for _ in range(self._ended.qsize())]
+
+    def _keep(self, session: Session, renewed_at: datetime) -> datetime:
+        """Renew what runs long, and take back what dead workers held."""
+        now = self._given.now()
+        if now - renewed_at < self._given.lease / RENEWALS:
+            return renewed_at
+        actions.renew(session, now, self._given.lease, self._flying.values())
+        actions.rescue(session, now)
+        return now
+
+    def _rest(self, session: Session) -> None:
+        seconds = min(self._poll, self._given.lease_seconds / RENEWALS)
+        if not self._stopping.is_set() and self.busy < self._concurrency:
+            due = actions.next_due(session, self._given.callbacks, self._campaign_ids)
+            if due is not None:
+                left = (due - self._given.now()).total_seconds()
+                # Due, and yet not claimed: others hold it for now.
+                seconds = min(seconds, left if left > 0 else PAUSE_SECONDS)
+        self._bell.wait(max(seconds, 0))
+
+
+def _turn(
+    given: Surroundings,
+    session: Session,
+    ended: Sequence[Ended],
+    room: int,
+    campaign_ids: Collection[int] | None,
+) -> list[Claimed]:
+    return actions.turn(
+        session,
+        given.now(),
+        ended,
+        lease=given.lease,
+        room=room,
+        die=random.random(),
+        callbacks=given.callbacks.keys(),
+        campaign_ids=campaign_ids,
+    )
+
+
+def _calls(session: Session, claimed: Sequence[Claimed]) -> list[tuple[Claimed, Call]]:
+    ids = {one.contact_id for one in claimed if one.contact_id is not None}
+    people: dict[int | None, Mapping[str, Any]] = {}
+    if ids:
+        rows = session.execute(
+            select(Contact.id, Contact.email, Contact.name, Contact.attributes).where(
+                Contact.id.in_(ids)
+            )
+        )
+        people = {row.id: row._asdict() for row in rows}
+        session.rollback()
+    return [(one, _told(one, people.get(one.contact_id))) for one in claimed]
+
+
+def _told(one: Claimed, contact: Mapping[str, Any] | None) -> Call:
+    return Call(
+        one.campaign,
+        one.subject,
+        one.subject_id,
+        one.run,
+        one.action_id,
+        one.key,
+        one.occurrence,
+        one.expected_at,
+        one.attempt,
+        one.idempotency_key,
+        contact,
+        one.config,
+    )
+
+
+def _call(given: Surroundings, one: Claimed, call: Call) -> Ended:
+    try:
+        return Ended(one, result=_storable(given.callbacks[one.callback](call)))
+    except Exception:
+        # Somebody else's code: whatever it raises is the action's error, kept whole.
+        return Ended(one, error=traceback.format_exc())
+
+
+def _storable(result: Any) -> Any:
+    """The result as JSON can keep it: its repr, where it cannot be kept as it is."""
+    if result is None:
+        return None
+    try:
+        return json.loads(json.dumps(result, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        return repr(result)

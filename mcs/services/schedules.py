@@ -1,0 +1,526 @@
+"""Schedules: enrol subjects in a campaign's sequence, withdraw them, keep their actions in line."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import bindparam, insert, literal, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from mcs.core import sequences
+from mcs.core.sequences import Change, Enrolment, Planned, Standing
+from mcs.models import Action, Schedule
+from mcs.models.base import UtcDateTime
+from mcs.services.definitions import Plan, load
+from mcs.services.transactions import writing
+
+# Large enough that a commit costs little per subject, small enough that nobody waits long.
+CHUNK = 2000
+LONGEST_SUBJECT, LONGEST_SUBJECT_ID = 100, 255
+
+
+class Refused(ValueError):
+    """A subject that cannot be enrolled; ``argument`` names what is wrong with it."""
+
+    def __init__(self, argument: str, reason: str) -> None:
+        super().__init__(f"{argument}: {reason}")
+        self.argument, self.reason = argument, reason
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who is enrolled: a kind and an id, and the contact to write to."""
+
+    subject: str
+    subject_id: str
+    contact_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """The schedule of a subject, and what enrolling it did: began, resumed or nothing."""
+
+    schedule_id: int
+    run: int
+    started_at: datetime
+    contact_id: int | None
+    did: str
+
+
+@dataclass
+class Tally:
+    """How many subjects and actions something moves; ``by_key`` has the kinds of each step."""
+
+    subjects: int = 0
+    appear: int = 0
+    move: int = 0
+    vanish: int = 0
+    skipped: int = 0
+    at_once: int = 0
+    by_key: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def add(self, changes: Iterable[Change]) -> None:
+        """Count the changes of one subject."""
+        seen = False
+        for change in changes:
+            seen = True
+            kind = _told_as(change)
+            setattr(self, kind, getattr(self, kind) + 1)
+            self.at_once += change.late
+            self.by_key[change.key][kind] += 1
+        self.subjects += seen
+
+
+def _told_as(change: Change) -> str:
+    if change.reason == sequences.PASSED:
+        return "skipped"
+    if change.kind == "return":
+        return "appear"
+    return "vanish" if change.reason else change.kind
+
+
+def enrol(
+    session: Session,
+    now: datetime,
+    campaign: int | str,
+    who: Subject,
+    *,
+    restart: bool = False,
+) -> Enrolled:
+    """Begin the campaign's sequence for a subject: its actions are all there in the same commit.
+
+    Enrolled already: nothing happens. Withdrawn before: what was never completed comes back,
+    counted from the original start. ``restart`` begins a new run instead. Raises Unknown, Refused.
+    """
+    check(who)
+    for last_try in (False, True):
+        try:
+            with writing(session):
+                plan = load(session, campaign)
+                _refuse_unwritable(plan, who)
+                return _enrol(session, now, plan, who, restart)
+        except IntegrityError:
+            # Somebody enrolled the same subject in the same moment: there is one now.
+            if last_try:
+                raise
+    raise AssertionError("unreachable")
+
+
+def enrol_many(
+    session: Session, now: datetime, campaign_id: int, subjects: Iterable[Subject]
+) -> Counter[str]:
+    """Enrol any number of subjects as ``enrol`` does; how many began, resumed, or were there.
+
+    Each CHUNK of them is one commit. Doing it again after an error enrols nobody twice.
+    """
+    did = Counter[str]()
+    for chunk in _chunks(subjects, CHUNK):
+        for who in chunk:
+            check(who)
+        did += _enrol_chunk(session, now, campaign_id, chunk)
+    return did
+
+
+def unschedule(
+    session: Session, now: datetime, campaign_id: int, subject: str, subject_id: str
+) -> bool:
+    """Withdraw what is still pending of a subject; whether it was enrolled. History stays."""
+    with writing(session):
+        load(session, campaign_id)
+        latest = _latest(session, campaign_id, subject, subject_id)
+        if latest is None or not latest.active:
+            return False
+        _set_active(session, now, latest.id, active=False)
+        withdraw(session, now, [latest.id], sequences.UNSCHEDULED)
+        return True
+
+
+def withdraw(session: Session, now: datetime, schedule_ids: Collection[int], why: str) -> None:
+    """Cancel the pending actions of schedules, in the caller's transaction."""
+    session.execute(
+        update(Action)
+        .where(Action.schedule_id.in_(schedule_ids), Action.state == "pending")
+        .values(state="cancelled", reason=why, ended_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def align(
+    session: Session,
+    now: datetime,
+    plan: Plan,
+    *,
+    only: Collection[str] | None = None,
+    past: str = sequences.PAST_RUN,
+    schedule_ids: Collection[int] | None = None,
+    write: bool = True,
+) -> Tally:
+    """Bring the pending actions of active schedules in line with the plan; what that changes.
+
+    In the caller's transaction. Without ``write`` it only counts. ``schedule_ids`` are few.
+    """
+    tally = Tally()
+    for rows in _active(session, plan.campaign_id, schedule_ids):
+        standing = _standing(session, [row.id for row in rows])
+        changes = {
+            row.id: sequences.revise(
+                [one for one, _ in standing[row.id].values()],
+                _planned(plan, row, standing[row.id]),
+                now,
+                only=only,
+                past=past,
+            )
+            for row in rows
+        }
+        for change in changes.values():
+            tally.add(change)
+        if write:
+            _write(session, now, changes, standing)
+    return tally
+
+
+def check(who: Subject) -> None:
+    """Whether the subject can be stored as it is given. Raises Refused."""
+    for argument, text, longest in (
+        ("subject", who.subject, LONGEST_SUBJECT),
+        ("subject_id", who.subject_id, LONGEST_SUBJECT_ID),
+    ):
+        if not isinstance(text, str) or not text or "\0" in text:
+            raise Refused(argument, f"{text!r} is no name: give a text")
+        if len(text) > longest:
+            raise Refused(argument, f"it is longer than {longest} characters")
+
+
+# Enrolling one.
+
+
+def _enrol(session: Session, now: datetime, plan: Plan, who: Subject, restart: bool) -> Enrolled:
+    latest = _latest(session, plan.campaign_id, who.subject, who.subject_id)
+    if latest is None:
+        return _begin(session, now, plan, who, 1)
+    if restart:
+        _set_active(session, now, latest.id, active=False)
+        withdraw(session, now, [latest.id], sequences.UNSCHEDULED)
+        return _begin(session, now, plan, who, latest.run + 1)
+    contact_id = latest.contact_id if who.contact_id is None else who.contact_id
+    if contact_id != latest.contact_id:
+        _set_active(session, now, latest.id, active=latest.active, contact_id=contact_id)
+    if latest.active:
+        return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "nothing")
+    _set_active(session, now, latest.id, active=True)
+    if plan.running:
+        align(session, now, plan, schedule_ids=[latest.id])
+    return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "resumed")
+
+
+def _begin(session: Session, now: datetime, plan: Plan, who: Subject, run: int) -> Enrolled:
+    connection = session.connection()
+    made = connection.execute(
+        _BEGIN,
+        {
+            "campaign_id": plan.campaign_id,
+            "subject": who.subject,
+            "subject_id": who.subject_id,
+            "run": run,
+            "active": True,
+            "contact_id": who.contact_id,
+            "started_at": now,
+            "updated_at": now,
+        },
+    )
+    assert made.inserted_primary_key is not None
+    schedule_id: int = made.inserted_primary_key[0]
+    enrolment = Enrolment(plan.name, who.subject, who.subject_id, run, now)
+    planned = sequences.plan(plan.definitions, plan.calendar, enrolment)
+    if planned:
+        connection.execute(_BEAR, [_born(now, plan, schedule_id, one) for one in planned])
+    return Enrolled(schedule_id, run, now, who.contact_id, "began")
+
+
+_BEGIN: Any = insert(Schedule.__table__)  # type: ignore[arg-type]  # a Table, seen as FromClause
+_BEAR: Any = insert(Action.__table__)  # type: ignore[arg-type]
+
+
+def _born(now: datetime, plan: Plan, schedule_id: int, one: Planned) -> dict[str, Any]:
+    reason = one.reason or ("" if plan.running else sequences.SWITCHED_OFF)
+    return {
+        "schedule_id": schedule_id,
+        "key": one.key,
+        "occurrence": one.occurrence,
+        "state": "cancelled" if reason else "pending",
+        "reason": reason,
+        "expected_at": one.expected_at,
+        "due_at": one.expected_at,
+        "ended_at": now if reason else None,
+        "attempts": 0,
+    }
+
+
+def _latest(session: Session, campaign_id: int, subject: str, subject_id: str) -> Any:
+    given = {"campaign": campaign_id, "kind": subject, "name": subject_id}
+    return session.connection().execute(_LATEST, given).first()
+
+
+_LATEST = (
+    select(Schedule.id, Schedule.run, Schedule.active, Schedule.contact_id, Schedule.started_at)
+    .where(
+        Schedule.campaign_id == bindparam("campaign"),
+        Schedule.subject == bindparam("kind"),
+        Schedule.subject_id == bindparam("name"),
+    )
+    .order_by(Schedule.run.desc())
+    .limit(1)
+)
+
+
+def _set_active(
+    session: Session, now: datetime, schedule_id: int, *, active: bool, **changes: Any
+) -> None:
+    session.execute(
+        update(Schedule)
+        .where(Schedule.id == schedule_id)
+        .values(active=active, updated_at=now, **changes)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _refuse_unwritable(plan: Plan, who: Subject) -> None:
+    if plan.writes and who.contact_id is None:
+        raise Refused("contact", "a step of this campaign sends email: say to whom")
+
+
+# Enrolling many.
+
+
+def _enrol_chunk(
+    session: Session, now: datetime, campaign_id: int, chunk: Sequence[Subject]
+) -> Counter[str]:
+    for last_try in (False, True):
+        try:
+            with writing(session):
+                plan = load(session, campaign_id)
+                for who in chunk:
+                    _refuse_unwritable(plan, who)
+                return _enrol_all(session, now, plan, chunk)
+        except IntegrityError:
+            if last_try:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _enrol_all(
+    session: Session, now: datetime, plan: Plan, chunk: Sequence[Subject]
+) -> Counter[str]:
+    named = {(who.subject, who.subject_id): who for who in chunk}
+    there = _existing(session, plan.campaign_id, named)
+    did = Counter({"nothing": len(chunk) - len(named)})
+    for name in there:
+        did[_enrol(session, now, plan, named[name], restart=False).did] += 1
+    new = [who for name, who in named.items() if name not in there]
+    if new:
+        _begin_all(session, now, plan, new)
+        did["began"] += len(new)
+    return did
+
+
+def _existing(
+    session: Session, campaign_id: int, named: Collection[tuple[str, str]]
+) -> set[tuple[str, str]]:
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for subject, subject_id in named:
+        by_kind[subject].append(subject_id)
+    return {
+        (subject, subject_id)
+        for subject, subject_ids in by_kind.items()
+        for subject_id in session.scalars(
+            select(Schedule.subject_id)
+            .where(
+                Schedule.campaign_id == campaign_id,
+                Schedule.subject == subject,
+                Schedule.subject_id.in_(subject_ids),
+            )
+            .distinct()
+        )
+    }
+
+
+def _begin_all(session: Session, now: datetime, plan: Plan, new: Sequence[Subject]) -> None:
+    ids = _insert_schedules(session, now, plan.campaign_id, new)
+    shared = [one for one in plan.definitions if not one.drawn]
+    drawn = [one for one in plan.definitions if one.drawn]
+    # What is not drawn falls at the same instants for all of them: planned once, written by one
+    # statement for each action.
+    nobody = Enrolment(plan.name, "", "", 1, now)
+    for one in sequences.plan(shared, plan.calendar, nobody):
+        row = _born(now, plan, 0, one)
+        _insert_for_all(session, ids, row)
+    rows = [
+        _born(now, plan, schedule_id, one)
+        for schedule_id, who in zip(ids, new, strict=True)
+        for one in sequences.plan(
+            drawn, plan.calendar, Enrolment(plan.name, who.subject, who.subject_id, 1, now)
+        )
+    ]
+    if rows:
+        session.connection().execute(_BEAR, rows)
+
+
+def _insert_schedules(
+    session: Session, now: datetime, campaign_id: int, new: Sequence[Subject]
+) -> list[int]:
+    """Their ids, in the order of ``new``."""
+    rows = [
+        {
+            "campaign_id": campaign_id,
+            "subject": who.subject,
+            "subject_id": who.subject_id,
+            "run": 1,
+            "active": True,
+            "contact_id": who.contact_id,
+            "started_at": now,
+            "updated_at": now,
+        }
+        for who in new
+    ]
+    session.connection().execute(_BEGIN, rows)
+    found: dict[tuple[str, str], int] = {}
+    for subject in {who.subject for who in new}:
+        found |= {
+            (subject, subject_id): id
+            for id, subject_id in session.execute(
+                select(Schedule.id, Schedule.subject_id).where(
+                    Schedule.campaign_id == campaign_id,
+                    Schedule.subject == subject,
+                    Schedule.subject_id.in_([w.subject_id for w in new if w.subject == subject]),
+                )
+            )
+        }
+    return [found[who.subject, who.subject_id] for who in new]
+
+
+def _insert_for_all(session: Session, ids: Sequence[int], row: dict[str, Any]) -> None:
+    table = Action.__table__
+    given = {name: value for name, value in row.items() if name != "schedule_id"}
+    columns = [literal(value, table.c[name].type) for name, value in given.items()]
+    session.execute(
+        insert(table).from_select(  # type: ignore[arg-type]
+            ["schedule_id", *given], select(Schedule.id, *columns).where(Schedule.id.in_(ids))
+        )
+    )
+
+
+def _chunks(subjects: Iterable[Subject], size: int) -> Iterator[list[Subject]]:
+    rest = iter(subjects)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+# Aligning.
+
+
+def _active(
+    session: Session, campaign_id: int, schedule_ids: Collection[int] | None
+) -> Iterator[Sequence[Any]]:
+    last = 0
+    while True:
+        query = select(
+            Schedule.id, Schedule.subject, Schedule.subject_id, Schedule.run, Schedule.started_at
+        ).where(Schedule.campaign_id == campaign_id, Schedule.active, Schedule.id > last)
+        if schedule_ids is not None:
+            query = query.where(Schedule.id.in_(schedule_ids))
+        rows = session.execute(query.order_by(Schedule.id).limit(CHUNK)).all()
+        if not rows:
+            return
+        yield rows
+        last = rows[-1].id
+
+
+_Standing = dict[tuple[str, int], tuple[Standing, int]]
+
+
+def _standing(session: Session, ids: Collection[int]) -> dict[int, _Standing]:
+    """The actions of schedules as they stand, each with its id."""
+    found: dict[int, _Standing] = {id: {} for id in ids}
+    rows = session.execute(
+        select(
+            Action.id,
+            Action.schedule_id,
+            Action.key,
+            Action.occurrence,
+            Action.state,
+            Action.expected_at,
+            Action.ended_at,
+            Action.reason,
+        ).where(Action.schedule_id.in_(ids))
+    )
+    for row in rows:
+        one = Standing(
+            row.key, row.occurrence, row.state, row.expected_at, row.ended_at, row.reason
+        )
+        found[row.schedule_id][row.key, row.occurrence] = (one, row.id)
+    return found
+
+
+def _planned(plan: Plan, row: Any, standing: _Standing) -> list[Planned]:
+    enrolment = Enrolment(plan.name, row.subject, row.subject_id, row.run, row.started_at)
+    ended = {place: one for place, (one, _) in standing.items()}
+    return sequences.plan(plan.definitions, plan.calendar, enrolment, ended)
+
+
+def _write(
+    session: Session,
+    now: datetime,
+    changes: dict[int, list[Change]],
+    standing: dict[int, _Standing],
+) -> None:
+    born, moved = [], []
+    for schedule_id, made in changes.items():
+        for change in made:
+            row = _row(now, change)
+            known = standing[schedule_id].get((change.key, change.occurrence))
+            if known is not None:
+                moved.append({"row_id": known[1], **row})
+            else:
+                place = {"key": change.key, "occurrence": change.occurrence, "attempts": 0}
+                born.append({"schedule_id": schedule_id, **place, **row})
+    if born:
+        session.connection().execute(_BEAR, born)
+    if moved:
+        session.connection().execute(_MOVE, moved)
+
+
+def _row(now: datetime, change: Change) -> dict[str, Any]:
+    cancelled = change.reason != ""
+    return {
+        "state": "cancelled" if cancelled else "pending",
+        "reason": change.reason,
+        "expected_at": change.expected_at,
+        "due_at": change.expected_at,
+        "ended_at": now if cancelled else None,
+    }
+
+
+# What has been claimed since it was read is left alone: it is running.
+_MOVE = (
+    update(Action.__table__)  # type: ignore[arg-type]
+    .where(
+        Action.__table__.c.id == bindparam("row_id"),
+        or_(Action.__table__.c.state == "pending", Action.__table__.c.state == "cancelled"),
+    )
+    .values(
+        {
+            name: bindparam(name, type_=type_)
+            for name, type_ in (
+                ("state", None),
+                ("reason", None),
+                ("expected_at", UtcDateTime()),
+                ("due_at", UtcDateTime()),
+                ("ended_at", UtcDateTime()),
+            )
+        }
+    )
+)

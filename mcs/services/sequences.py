@@ -1,0 +1,163 @@
+"""Sequences: define a campaign's steps, say what an edit will do, switch all of it on and off."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from mcs.core import sequences
+from mcs.core.sequences import Enrolment, Planned
+from mcs.models import Action, Schedule
+from mcs.services import definitions, schedules
+from mcs.services.definitions import Plan, Step
+from mcs.services.schedules import Subject, Tally
+from mcs.services.transactions import writing
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What would be for a subject: its next run if it were enrolled now, and its actions."""
+
+    run: int
+    planned: Sequence[Planned]
+    repeating: frozenset[str]
+
+    def name(self, one: Planned) -> str:
+        """The action's id, as people read it."""
+        return sequences.action_id(one.key, one.occurrence, one.key in self.repeating)
+
+
+def preview(
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    steps: Sequence[Step],
+    past: str = sequences.PAST_SKIP,
+) -> Tally:
+    """How many subjects and actions saving these steps would move, without saving them.
+
+    Raises BadDefinition, Unknown.
+    """
+    read = definitions.read(steps)
+    before = definitions.load(session, campaign_id)
+    after = _with(before, read)
+    tally = Tally()
+    if after.running:
+        tally = schedules.align(
+            session, now, after, only=_changed(before, after), past=past, write=False
+        )
+    session.rollback()
+    return tally
+
+
+def define(
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    steps: Sequence[Step],
+    past: str = sequences.PAST_SKIP,
+) -> Tally:
+    """Save the steps of a campaign, and move what is pending of those that changed.
+
+    What a subject has completed stays completed, whatever changes. ``past`` says whether a step
+    whose moment has passed for a subject already is skipped or run at once. Raises BadDefinition,
+    Unknown.
+    """
+    with writing(session):
+        return define_within(session, now, campaign_id, steps, past)
+
+
+def define_within(
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    steps: Sequence[Step],
+    past: str = sequences.PAST_SKIP,
+) -> Tally:
+    """``define`` in the caller's transaction."""
+    read = definitions.read(steps)
+    if past not in sequences.PAST:
+        raise ValueError(f"past: {past!r}: use skip or run")
+    before = definitions.load(session, campaign_id, to_edit=True)
+    after = _with(before, read)
+    definitions.write(session, now, campaign_id, steps)
+    if not after.running:
+        return Tally()
+    changed = _changed(before, after)
+    tally = schedules.align(session, now, after, only=changed, past=past)
+    # What was left out just now may be what others come after.
+    schedules.align(session, now, after, only=after.dependents(changed))
+    return tally
+
+
+def realign(session: Session, now: datetime, campaign_id: int) -> None:
+    """Bring a campaign's pending actions in line with it, after it was switched on or off, or its
+    days or zone changed.
+
+    Switched off, all that is pending is withdrawn; switched on, what was never run comes back, each
+    counted from its subject's original start. Idempotent. Raises Unknown.
+    """
+    with writing(session):
+        realign_within(session, now, campaign_id)
+
+
+def realign_within(session: Session, now: datetime, campaign_id: int) -> None:
+    """``realign`` in the caller's transaction."""
+    plan = definitions.load(session, campaign_id, to_edit=True)
+    if plan.running:
+        schedules.align(session, now, plan)
+        return
+    session.execute(
+        update(Action)
+        .where(
+            Action.state == "pending",
+            Action.schedule_id.in_(select(Schedule.id).where(Schedule.campaign_id == campaign_id)),
+        )
+        .values(state="cancelled", reason=sequences.SWITCHED_OFF, ended_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def outlook(session: Session, now: datetime, campaign_id: int, who: Subject) -> Outlook:
+    """What would be due when for a subject that is enrolled now, without enrolling it.
+
+    One that is enrolled already, or was, is shown from its original start. Raises Unknown, Refused.
+    """
+    schedules.check(who)
+    plan = definitions.load(session, campaign_id)
+    begun = session.execute(
+        select(Schedule.run, Schedule.started_at)
+        .where(
+            Schedule.campaign_id == campaign_id,
+            Schedule.subject == who.subject,
+            Schedule.subject_id == who.subject_id,
+        )
+        .order_by(Schedule.run.desc())
+        .limit(1)
+    ).first()
+    run, start = (1, now) if begun is None else (begun.run, begun.started_at)
+    enrolment = Enrolment(plan.name, who.subject, who.subject_id, run, start)
+    planned = sequences.plan(plan.definitions, plan.calendar, enrolment)
+    session.rollback()
+    return Outlook(run, planned, repeating(plan))
+
+
+def repeating(plan: Plan) -> frozenset[str]:
+    """The steps whose actions are numbered."""
+    return frozenset(one.key for one in plan.definitions if one.repeat)
+
+
+def _with(plan: Plan, read: tuple[sequences.Definition, ...]) -> Plan:
+    return Plan(plan.campaign_id, plan.name, plan.calendar, plan.running, read)
+
+
+def _changed(before: Plan, after: Plan) -> set[str]:
+    """The steps that are new, gone, or fall at other moments."""
+    timing = [
+        {one.key: (one.interval, one.repeat, one.after, one.on_failure) for one in plan.definitions}
+        for plan in (before, after)
+    ]
+    keys = timing[0].keys() | timing[1].keys()
+    return {key for key in keys if timing[0].get(key) != timing[1].get(key)}
