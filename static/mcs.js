@@ -92,10 +92,12 @@
   if (here && zone) {
     const input = here.closest("form").elements.timezone;
     const known = [...input.list.options].some((option) => option.value === zone);
-    const offer = () => { here.hidden = !known || input.value === zone; };
+    // Its place is kept while it says nothing: what is below must not move under a press.
+    const offer = () => { here.style.visibility = input.value === zone ? "hidden" : "visible"; };
+    here.hidden = !known;
     $("span", here).textContent = zone;
     $("button", here).addEventListener("click", () => { input.value = zone; offer(); input.focus(); });
-    input.addEventListener("change", offer);
+    for (const event of ["input", "change", "blur"]) input.addEventListener(event, offer);
     offer();
   }
 
