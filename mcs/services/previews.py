@@ -12,7 +12,7 @@ from mcs.core import content
 from mcs.core.message import BadTemplate, CannotCompose, Composer, Person, Preview
 from mcs.gateways import mailer
 from mcs.models import Batch, BatchContact, Campaign, Contact, Scenario
-from mcs.services import letters
+from mcs.services import audiences, letters
 from mcs.services.scenarios import Fields, find_campaign
 
 TEST_MARK = "[Test] "
@@ -31,12 +31,17 @@ class Shown:
 
 
 def readers(session: Session, campaign_id: int, search: str = "") -> list[Contact]:
-    """Contacts of the batch to look through the eyes of, the first ones that match."""
+    """Contacts of the batch to look through the eyes of: the first that match and may be written
+    to. Who is not to get the message is no example of what people get."""
     query = (
         select(Contact)
         .join(BatchContact, BatchContact.contact_id == Contact.id)
         .join(Batch, Batch.id == BatchContact.batch_id)
-        .where(Batch.campaign_id == campaign_id, Contact.deleted_at.is_(None))
+        .where(
+            Batch.campaign_id == campaign_id,
+            Contact.deleted_at.is_(None),
+            ~audiences.suppressed_in(campaign_id).exists(),
+        )
     )
     if search:
         query = query.where(

@@ -10,6 +10,7 @@ from werkzeug.test import TestResponse
 
 from mcs.gateways import clock
 from mcs.models import Campaign, Emailer, Scenario
+from mcs.services import suppressions
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.web.visitor import Visitor, words
 
@@ -247,6 +248,19 @@ def test_the_preview_is_what_the_chosen_contact_gets_and_can_do_nothing(
     assert broken.status_code == 200
     part = words(olga.post(f"/campaigns/{autumn.id}/scenarios/check", typed))
     assert "Hello Bob" in part and "Tue 24 Nov, 10:00 Berlin" in part
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_the_preview_is_of_somebody_who_gets_the_mail(
+    olga: Visitor, session: Session, now: datetime, autumn: Campaign, everywhere: bool
+) -> None:
+    scope = None if everywhere else autumn.id
+    suppressions.suppress(session, now, "ann@people.example", "unsubscribed", scope)
+    other = add_campaign(session, name="Spring sale")
+    suppressions.suppress(session, now, "bob@people.example", "blocked", other.id)
+    page = olga.get(f"/campaigns/{autumn.id}/scenarios/new").text
+    assert "ann@people.example" not in page
+    assert 'placeholder="bob@people.example"' in page
 
 
 def test_a_preview_link_cannot_unsubscribe_anybody(olga: Visitor, autumn: Campaign) -> None:
