@@ -93,7 +93,7 @@ def create(session: Session, now: datetime, given: Fields, by: int | None) -> in
         campaign.batch = Batch()
         session.add(campaign)
         session.flush()
-        audit.note(session, now, by, "create", "campaign", campaign.id, name=checked.name)
+        audit.note(session, now, by, "created", "campaign", campaign.id, name=checked.name)
         return campaign.id
 
 
@@ -111,18 +111,18 @@ def edit(
             setattr(campaign, name, getattr(checked, name))
         campaign.updated_at = now
         if changed:
-            audit.note(session, now, by, "edit", "campaign", campaign_id, changed=changed)
+            audit.note(session, now, by, "edited", "campaign", campaign_id, changed=changed)
     planning.plan_campaign(session, now, queue, campaign_id)
 
 
 def activate(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
     """Have its scheduled scenarios planned again."""
-    _switch(session, now, queue, campaign_id, by, "activate", active=True)
+    _switch(session, now, queue, campaign_id, by, "activated", active=True)
 
 
 def deactivate(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
     """Withdraw what is planned. What is being sent goes on."""
-    _switch(session, now, queue, campaign_id, by, "deactivate", active=False)
+    _switch(session, now, queue, campaign_id, by, "deactivated", active=False)
 
 
 def archive(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
@@ -134,12 +134,12 @@ def archive(session: Session, now: datetime, queue: JobQueue, campaign_id: int, 
         raise RefusedCampaign(
             {"": "An email of this campaign is being sent or is paused. Let it end, or cancel it."}
         )
-    _switch(session, now, queue, campaign_id, by, "archive", active=False, archived_at=now)
+    _switch(session, now, queue, campaign_id, by, "archived", active=False, archived_at=now)
 
 
 def unarchive(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
     """Bring the campaign back, inactive: nothing goes out before somebody says so."""
-    _switch(session, now, queue, campaign_id, by, "unarchive", archived_at=None)
+    _switch(session, now, queue, campaign_id, by, "unarchived", archived_at=None)
 
 
 def find(session: Session, campaign_id: int) -> Campaign:

@@ -443,18 +443,28 @@ def _move(
     emailer = locked(session, emailer_id)
     if not may_move(EMAILER_MOVES, emailer.state, state):
         raise NotPossible(_refusal(emailer.state, state))
+    verb = "resumed" if emailer.state == "paused" and state == "sending" else _DONE[state]
     emailer.state, emailer.notice = state, notice[:LONGEST_NOTICE]
     session.add(
         AuditEntry(
             at=now,
             user_id=user_id,
-            verb=state,
+            verb=verb,
             noun="emailer",
             noun_id=emailer_id,
             detail={"notice": notice} if notice else {},
         )
     )
     session.flush()
+
+
+_DONE = {
+    "planned": "rescheduled",
+    "sending": "started",
+    "paused": "paused",
+    "missed": "missed",
+    "cancelled": "cancelled",
+}
 
 
 def locked(session: Session, emailer_id: int) -> Emailer:
@@ -566,7 +576,7 @@ _REFUSED = {
     "missed": "its time has passed",
     "planned": "it has not started yet",
     "sending": "it is being sent",
-    "paused": "it is paused",
+    "paused": "it is paused already",
 }
 _WISHES = {"paused": "paused", "sending": "resumed", "cancelled": "cancelled"}
 
