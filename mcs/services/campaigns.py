@@ -11,7 +11,7 @@ from zoneinfo import available_timezones
 from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select
 from sqlalchemy.orm import Session
 
-from mcs.core import timelines
+from mcs.core import timelines, zones
 from mcs.core.addresses import BadAddress, parse_address
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Batch, BatchContact, Campaign
@@ -272,6 +272,7 @@ def check(given: Fields) -> Fields:
         from_name=_one_line(given.from_name),
         from_email=_address("from_email", given.from_email, reasons),
         reply_to=_address("reply_to", given.reply_to, reasons),
+        timezone=zones.named(given.timezone, available_timezones()) or "",
     )
     if not one_line.name:
         reasons["name"] = "Give the campaign a name."
@@ -279,7 +280,7 @@ def check(given: Fields) -> Fields:
         if len(getattr(one_line, name)) > longest:
             reasons[name] = f"Use at most {longest:,} characters."
     _check_timeline(given, reasons)
-    if given.timezone not in available_timezones():
+    if not one_line.timezone:
         reasons["timezone"] = "Choose a time zone from the list, such as Europe/Berlin."
     if given.send_rate is not None and not SLOWEST <= given.send_rate <= FASTEST:
         reasons["send_rate"] = f"Use a number from {SLOWEST} to {FASTEST:,}, or leave it empty."

@@ -4,6 +4,8 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 from flask import Flask
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from mcs.extensions import db
 from mcs.models import Campaign, Suppression
@@ -40,6 +42,12 @@ def test_the_contracts_fields_make_a_campaign(olga: Visitor) -> None:
     assert answer.location == "/campaigns/1"
     page = words(olga.get("/campaigns/1"))
     assert "Advent" in page and "Running" in page and "Nobody yet" in page
+
+
+def test_a_city_is_enough_to_name_the_zone(olga: Visitor, session: Session) -> None:
+    olga.get("/campaigns/new")
+    assert olga.post("/campaigns/new", CONTRACT | {"timezone": "new york"}).status_code == 303
+    assert session.scalars(select(Campaign.timezone)).one() == "America/New_York"
 
 
 @pytest.mark.parametrize(
