@@ -576,10 +576,11 @@ _REFUSED = {
     "missed": "its time has passed",
     "planned": "it has not started yet",
     "sending": "it is being sent",
-    "paused": "it is paused already",
+    "paused": "it is paused",
 }
 _WISHES = {"paused": "paused", "sending": "resumed", "cancelled": "cancelled"}
 
 
 def _refusal(state: str, wish: str) -> str:
-    return f"This sending cannot be {_WISHES.get(wish, wish)}: {_REFUSED[state]}."
+    already = " already" if state == wish and state in ("paused", "sending") else ""
+    return f"This sending cannot be {_WISHES.get(wish, wish)}: {_REFUSED[state]}{already}."

@@ -263,7 +263,7 @@ def _content_problems(session: Session, campaign: Campaign, fields: Fields) -> l
     found += [
         Problem(
             "content",
-            f"Nobody is in the batch yet, so {{{{ {name} }}}} cannot be checked.",
+            f"The campaign has no contacts yet, so {{{{ {name} }}}} cannot be checked.",
             fatal=False,
         )
         for name in sorted(doubtful)
@@ -355,9 +355,9 @@ def _campaign_problems(campaign: Campaign) -> list[Problem]:
 
 def _audience_problems(audience: Audience) -> list[Problem]:
     if audience.contacts == 0:
-        text = "The batch has no contacts yet: as it stands, it goes to nobody."
+        text = "The campaign has no contacts yet: as it stands, it goes to nobody."
     elif audience.reached == 0:
-        text = "Everybody in the batch is suppressed: as it stands, it goes to nobody."
+        text = "Every contact of this campaign is suppressed: as it stands, it goes to nobody."
     else:
         return []
     return [Problem("contacts", text, fatal=False)]

@@ -241,3 +241,12 @@ def test_what_people_do_is_written_down(app: Flask, olga: Visitor) -> None:
     page = words(olga.get("/activity/"))
     assert page.index("archive campaign") < page.index("create campaign")
     assert "olga@shop.example" in page
+
+
+def test_a_campaign_that_is_over_says_what_follows(app: Flask, olga: Visitor) -> None:
+    with app.app_context():
+        past = running(end_date=TODAY - timedelta(days=2), start_date=TODAY - timedelta(days=9)).id
+        now = running().id
+    said = "The campaign’s last day has passed, so nothing more can be scheduled in it."
+    assert said in words(olga.get(f"/campaigns/{past}"))
+    assert said not in words(olga.get(f"/campaigns/{now}"))

@@ -135,7 +135,7 @@ def test_an_empty_batch_is_only_a_warning(olga: Visitor, session: Session) -> No
     answer = new(olga, campaign, content="From {{ company }}")
     assert answer.status_code == 303
     page = words(olga.get(answer.location))
-    assert "The batch has no contacts yet" in page
+    assert "The campaign has no contacts yet" in page
     assert "{{ company }} cannot be checked" in page
 
 
