@@ -61,10 +61,14 @@
     waiting = setTimeout(refresh, event.target.name === "view" ? 0 : 500);
   });
 
-  // The button says the number and the time that are typed.
-  const words = document.querySelector("#schedule-button span");
+  // The button says the number and the time that are typed, or that it would be refused. It can be
+  // pressed all the same: the answer says at each field what is wrong.
+  const schedule = document.getElementById("schedule-button");
+  const words = schedule.querySelector("span");
   new MutationObserver(() => {
     const said = document.querySelector("[data-button-words]");
-    if (said) words.textContent = said.dataset.buttonWords;
+    if (!said) return;
+    words.textContent = said.dataset.buttonWords;
+    schedule.classList.toggle("not-yet", "notYet" in said.dataset);
   }).observe(document.getElementById("check"), { childList: true, subtree: true });
 })();

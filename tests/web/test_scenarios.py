@@ -51,6 +51,16 @@ def test_the_button_says_the_number_and_the_time(olga: Visitor, autumn: Campaign
     assert "Schedule 3 emails for Tue 24 Nov, 10:00 Berlin" in page
 
 
+@pytest.mark.parametrize("change", [{"date": "2026-11-22"}, {"content": "{{ compny }}"}])
+def test_the_button_promises_nothing_that_would_be_refused(
+    olga: Visitor, autumn: Campaign, change: dict[str, str]
+) -> None:
+    path = f"/campaigns/{autumn.id}/scenarios/check"
+    assert "data-not-yet" not in olga.post(path, HELLO).text
+    page = olga.post(path, HELLO | change).text
+    assert "Cannot be scheduled yet: see above" in page and "data-not-yet" in page
+
+
 def test_a_scenario_is_scheduled_and_planned_at_once(
     olga: Visitor, session: Session, autumn: Campaign
 ) -> None:
