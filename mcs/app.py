@@ -28,7 +28,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     )
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
     db.init_app(app)
     migrate.init_app(app, db, directory=str(config.ROOT / "mcs" / "migrations"))
     app.extensions["jobqueue"] = JobQueue(settings.redis_url, settings.redis_tls_verify)

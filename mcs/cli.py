@@ -24,7 +24,7 @@ from mcs.core.tables import BadFile
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.gateways.jobqueue import JobQueue
-from mcs.models import Campaign, Import
+from mcs.models import Campaign, Emailer, Import
 from mcs.models.users import ROLES
 from mcs.services import due, emailers, imports, planning, settling, status, users
 
@@ -126,7 +126,7 @@ def _ended(session: Session, import_id: int) -> Import:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
 def show_status(as_json: bool) -> None:
     """Say what is due, under way and in doubt, and whether every part answers."""
-    found = asdict(status.status(db.session(), _queue().health()))
+    found = asdict(status.status(db.session(), clock.now(), _queue().health()))
     if as_json:
         click.echo(json.dumps(found, default=datetime.isoformat))
     else:
@@ -136,10 +136,23 @@ def show_status(as_json: bool) -> None:
         sys.exit(UNWELL)
 
 
+@group.command("list")
+def show_list() -> None:
+    """List the latest campaigns and emailers with their numbers (CAMPAIGN, EMAILER)."""
+    session = db.session()
+    for noun, rows in (
+        ("campaign", status.campaigns(session)),
+        ("emailer", status.emailers(session)),
+    ):
+        for row in rows:
+            click.echo(f"{noun:<9} {row.id:>6}  {row.state:<10} {row.words}")
+
+
 @group.command("pause")
 @click.argument("emailer_id", metavar="EMAILER", type=int)
 def pause(emailer_id: int) -> None:
-    """Stop a sending for now; messages on the wire end."""
+    """Stop a sending for now; messages on the wire end. `mcs list` tells the numbers."""
+    _refuse_unknown(emailer_id)
     _act(lambda: emailers.pause(db.session(), clock.now(), emailer_id))
     _say_progress(emailer_id)
 
@@ -148,6 +161,7 @@ def pause(emailer_id: int) -> None:
 @click.argument("emailer_id", metavar="EMAILER", type=int)
 def resume(emailer_id: int) -> None:
     """Go on with a paused sending."""
+    _refuse_unknown(emailer_id)
     late_limit = timedelta(minutes=_settings().late_limit_minutes)
     _act(lambda: emailers.resume(db.session(), clock.now(), _queue(), emailer_id, late_limit))
     _say_progress(emailer_id)
@@ -155,9 +169,12 @@ def resume(emailer_id: int) -> None:
 
 @group.command("cancel")
 @click.argument("emailer_id", metavar="EMAILER", type=int)
-@click.confirmation_option(prompt="Stop this sending for good?")
-def cancel(emailer_id: int) -> None:
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def cancel(emailer_id: int, yes: bool) -> None:
     """Stop a sending for good, and say how many it reached."""
+    _refuse_unknown(emailer_id)
+    if not yes:
+        click.confirm("Stop this sending for good?", abort=True)
     _act(lambda: emailers.cancel(db.session(), clock.now(), emailer_id))
     _say_progress(emailer_id)
 
@@ -166,6 +183,7 @@ def cancel(emailer_id: int) -> None:
 @click.argument("emailer_id", metavar="EMAILER", type=int)
 def retry(emailer_id: int) -> None:
     """Try the failed messages of a sending once more."""
+    _refuse_unknown(emailer_id)
     _act(lambda: settling.retry_failed(db.session(), clock.now(), _queue(), emailer_id))
     _say_progress(emailer_id)
 
@@ -175,8 +193,14 @@ def retry(emailer_id: int) -> None:
 @click.argument("answer", type=click.Choice(settling.ANSWERS))
 def settle(emailer_id: int, answer: str) -> None:
     """Settle all messages in doubt of a sending: they were sent, failed, or go again."""
+    _refuse_unknown(emailer_id)
     _act(lambda: settling.settle(db.session(), clock.now(), _queue(), emailer_id, answer))
     _say_progress(emailer_id)
+
+
+def _refuse_unknown(emailer_id: int) -> None:
+    if db.session().get(Emailer, emailer_id) is None:
+        raise click.ClickException(f"There is no emailer {emailer_id}; `mcs list` lists them.")
 
 
 def _act(verb: Callable[[], object]) -> None:

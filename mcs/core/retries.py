@@ -14,6 +14,11 @@ def next_attempt(now: datetime, attempts: int, die: float) -> datetime:
     return now + timedelta(minutes=minutes * (1 - JITTER + 2 * JITTER * die))
 
 
-def give_up_at(started_at: datetime, last_moment: datetime) -> datetime:
-    """When trying ends: a day after the sending started, never past the campaign's last day."""
-    return min(started_at + GIVE_UP_AFTER, last_moment)
+def give_up_at(begun: datetime, last_moment: datetime) -> datetime:
+    """When trying ends: a day after it began, never past the campaign's last day.
+
+    What a person begins after that day has a day all the same.
+    """
+    if begun >= last_moment:
+        return begun + GIVE_UP_AFTER
+    return min(begun + GIVE_UP_AFTER, last_moment)

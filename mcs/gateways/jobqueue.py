@@ -265,7 +265,7 @@ class JobQueue:
         return answer
 
 
-def connect(url: str, tls_verify: bool = True, silence: float = SOCKET_SECONDS) -> "Redis[Any]":
+def connect(url: str, tls_verify: bool = True, silence: float = SOCKET_SECONDS) -> Redis:
     """A Redis client that connects when first used, and gives up after ``silence`` seconds.
 
     ``tls_verify=False`` is for hosts whose rediss:// shows a certificate they signed themselves.

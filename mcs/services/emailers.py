@@ -177,6 +177,7 @@ def send_now(
         emailer = locked(session, emailer_id)
         if emailer.state != "missed":
             raise NotPossible(_refusal(emailer.state, "sent now"))
+        _refuse_withdrawn(emailer)
         if emailer.recipients is None:
             _refuse_incomplete(emailer)
             _set_off(session, now, emailer)
@@ -296,12 +297,16 @@ def retrying(session: Session, now: datetime, emailer_id: int) -> Retrying:
 
 
 def give_up_at(emailer: Emailer) -> datetime:
-    """When trying ends: a day after the start, never past the campaign's last day."""
+    """When trying ends: a day after the start, never past the campaign's last day.
+
+    What a person sends, resumes or retries counts from then; after the last day it has its day too.
+    """
     campaign = emailer.scenario.campaign
     last_moment = instant(
         campaign.end_date + timedelta(days=1), time.min, ZoneInfo(campaign.timezone)
     )
-    return retries.give_up_at(emailer.started_at or emailer.scheduled_at, last_moment)
+    begun = emailer.paced_from or emailer.started_at or emailer.scheduled_at
+    return retries.give_up_at(begun, last_moment)
 
 
 def note(session: Session, emailer_id: int, notice: str) -> None:
@@ -489,6 +494,14 @@ def locked(session: Session, emailer_id: int) -> Emailer:
     if emailer is None:
         raise NotPossible("This sending is no longer planned.")
     return emailer
+
+
+def _refuse_withdrawn(emailer: Emailer) -> None:
+    scenario, campaign = emailer.scenario, emailer.scenario.campaign
+    if scenario.state == "draft":
+        raise NotPossible("Its scenario is a draft now: schedule it first, or skip this sending.")
+    if campaign.archived_at is not None or not campaign.active:
+        raise NotPossible("Its campaign is switched off: activate it first, or skip this sending.")
 
 
 def _refuse_incomplete(emailer: Emailer) -> None:

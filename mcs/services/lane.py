@@ -86,6 +86,7 @@ class Lane:
         self._hungry = asyncio.Event()
         self._open: set[smtp.Connection] = set()
         self._pacer = Pacer(given.now)
+        self._failure: Exception | None = None
         self._ending = False
         self._told_to_end_at: float | None = None
         self._trouble = ""
@@ -118,7 +119,7 @@ class Lane:
                 number = min(self._settings.smtp_connections, self._waiting())
                 for _ in range(number - len(talking)):
                     talking.append(asyncio.create_task(self._talk()))
-                await self._keep()
+                await self._keep_on()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hungry.wait(), KEEPER_SECONDS)
             await asyncio.gather(*(task for task in talking if task.done()))
@@ -128,6 +129,17 @@ class Lane:
             await asyncio.gather(*talking, pacing, return_exceptions=True)
             self._ending = True
             await self._release(list(self._feeds))
+        if self._failure is not None:
+            raise self._failure
+
+    async def _keep_on(self) -> None:
+        """Keep; an error ends the lane as SIGTERM does, so that what is in flight is answered."""
+        try:
+            await self._keep()
+        except Exception as error:
+            self._failure = self._failure or error
+            self._ending = True
+            self._more.set()
 
     async def _keep(self) -> None:
         self._hungry.clear()
@@ -148,7 +160,8 @@ class Lane:
     def _overdue(self, seconds: float) -> bool:
         """Whether the worker was told to end so long ago."""
         moment = asyncio.get_running_loop().time()
-        if self._told_to_end_at is None and self._given.stopping():
+        told = self._given.stopping() or self._failure is not None
+        if self._told_to_end_at is None and told:
             self._told_to_end_at = moment
         return self._told_to_end_at is not None and moment - self._told_to_end_at > seconds
 

@@ -27,7 +27,7 @@ PEOPLE = (
     ("Karin Schöne", "karin.schoene", ""),
     ("Lucas Pereira", "lucas.pereira", "Pereira Café"),
 )
-DOMAIN = "people.example"
+DOMAIN = "sample.example"
 IN = timedelta(minutes=2)
 DAYS = 7
 

@@ -1,14 +1,18 @@
 """How the installation stands: what is due, under way, and waiting for a person."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from mcs.core.states import EMAILER_STATES
 from mcs.gateways.jobqueue import QueueHealth
-from mcs.models import Campaign, Contact, Emailer, Slice
+from mcs.models import Campaign, Contact, Emailer, Scenario, Slice
+from mcs.services import planning
+
+LOOKAHEAD = timedelta(days=366)
+LATEST = 20
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,20 @@ class Status:
     clock: bool
 
 
-def status(session: Session, health: QueueHealth) -> Status:
-    """Ask SQL; what Redis says is given."""
+@dataclass(frozen=True)
+class Row:
+    """A campaign or an emailer with the number that the command line asks for."""
+
+    id: int
+    state: str
+    words: str
+
+
+def status(session: Session, now: datetime, health: QueueHealth) -> Status:
+    """Ask SQL; what Redis says is given. The next send is looked for LOOKAHEAD days ahead."""
     rows = session.execute(select(Emailer.state, func.count()).group_by(Emailer.state))
     by_state: dict[str, int] = dict(rows.all())
+    upcoming = (when for _scenario, when in planning.upcoming(session, now, now + LOOKAHEAD))
     to_go, in_doubt = session.execute(
         select(
             func.coalesce(func.sum(Slice.pending + Slice.sending), 0),
@@ -42,10 +56,40 @@ def status(session: Session, health: QueueHealth) -> Status:
         emailers={state: by_state.get(state, 0) for state in EMAILER_STATES},
         to_go=int(to_go),
         in_doubt=int(in_doubt),
-        next_send_at=session.scalars(
-            select(func.min(Emailer.scheduled_at)).where(Emailer.state == "planned")
-        ).one(),
+        next_send_at=next(iter(upcoming), None),
         redis=health.redis,
         workers=health.workers,
         clock=health.clock,
     )
+
+
+def campaigns(session: Session) -> list[Row]:
+    """The latest campaigns, the newest first."""
+    query = select(Campaign).order_by(Campaign.id.desc()).limit(LATEST)
+    return [
+        Row(
+            campaign.id,
+            "archived" if campaign.archived_at else "active" if campaign.active else "inactive",
+            f"{campaign.name}, {campaign.start_date} to {campaign.end_date}",
+        )
+        for campaign in session.scalars(query)
+    ]
+
+
+def emailers(session: Session) -> list[Row]:
+    """The latest emailers, the newest first."""
+    rows = session.execute(
+        select(Emailer, Scenario.name, Campaign.name)
+        .join(Scenario, Scenario.id == Emailer.scenario_id)
+        .join(Campaign, Campaign.id == Scenario.campaign_id)
+        .order_by(Emailer.id.desc())
+        .limit(LATEST)
+    )
+    return [
+        Row(
+            emailer.id,
+            emailer.state,
+            f"{scenario} of {campaign}, {emailer.scheduled_at:%Y-%m-%d %H:%M} UTC",
+        )
+        for emailer, scenario, campaign in rows
+    ]

@@ -114,7 +114,7 @@ def skip_pending(
 
     See the module for the locks that make it safe against a lane that is sending.
     """
-    session.execute(_live_emailers(campaign_id).with_for_update(read=True))
+    _hold_live_emailers(session, campaign_id)
     session.execute(_open_slices(email_key, campaign_id).with_for_update(of=Slice))
     open_ones = _open_deliveries(email_key, campaign_id).subquery()
     skipped = session.execute(
@@ -177,6 +177,14 @@ def _live_emailers(campaign_id: int | None) -> Select[int]:
     return query.where(
         Emailer.scenario_id.in_(select(Scenario.id).where(Scenario.campaign_id == campaign_id))
     )
+
+
+def _hold_live_emailers(session: Session, campaign_id: int | None) -> None:
+    """Again until there is no other one: while we wait for one lock, an emailer may be planned."""
+    held: set[int] = set()
+    query = _live_emailers(campaign_id).with_for_update(read=True)
+    while (found := set(session.scalars(query))) - held:
+        held |= found
 
 
 def _open_deliveries(email_key: str, campaign_id: int | None) -> Select[int, int | None]:

@@ -34,7 +34,7 @@ def show(emailer_id: int) -> str:
 
 
 @bp.post(id_in("/emailers/{emailer_id}/doubts"))
-def settle(emailer_id: int) -> Response:
+def settle(emailer_id: int) -> Response | tuple[str, int]:
     """Settle ``delivery``, or all of the emailer without it, as ``answer`` says.
 
     What is no number is not taken for "all": 404.
@@ -46,7 +46,7 @@ def settle(emailer_id: int) -> Response:
         abort(404)
     if answer not in settling.ANSWERS:
         flash("Choose what became of it: it arrived, it did not, or send it again.", "error")
-        return redirect(f"/emailers/{emailer_id}/doubts", 303)
+        return show(emailer_id), 422
     try:
         number = settling.settle(
             db.session(),

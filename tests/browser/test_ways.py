@@ -145,6 +145,7 @@ def sign_in(page: Page) -> None:
 
 def walk(page: Page) -> None:
     """Tab through the whole page: the focus is seen at every stop, and nothing holds it."""
+    page.wait_for_load_state("load")
     page.evaluate("document.activeElement.blur()")
     stops = []
     for _ in range(120):

@@ -62,6 +62,7 @@ def test_tries_are_further_and_further_apart(attempts: int, minutes: int) -> Non
 def test_trying_ends_after_a_day_and_never_past_the_last_day() -> None:
     assert give_up_at(NOW, NOW + timedelta(days=5)) == NOW + timedelta(days=1)
     assert give_up_at(NOW, NOW + timedelta(hours=2)) == NOW + timedelta(hours=2)
+    assert give_up_at(NOW, NOW - timedelta(hours=2)) == NOW + timedelta(days=1)
     late = Attempt(number=6, at=NOW, give_up_at=NOW + timedelta(minutes=90), die=0.5)
     verdict = judge(Stage.RCPT, Reply(450, ("Greylisted",)), late)
     assert (verdict.state, verdict.reason) == (

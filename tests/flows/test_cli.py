@@ -3,10 +3,11 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ from tests.people import add_campaign, add_contacts, add_scenario
 
 DONE, REFUSED, MISUSED, UNWELL = 0, 1, 2, 3
 COMMANDS = (
-    "create-user", "plan-day", "tick", "import-contacts", "status", "pause", "resume", "cancel",
+    "create-user", "plan-day", "tick", "import-contacts", "status", "list", "pause", "resume",
+    "cancel",
 )  # fmt: skip
 Command = Callable[..., Result]
 
@@ -216,3 +218,18 @@ def test_pause_resume_and_cancel(mcs: Command, session: Session, sending: int) -
         assert over.output.startswith("Error: ")
         assert mcs(verb, 999).exit_code == REFUSED
     assert mcs("cancel", 999, "--yes").exit_code == REFUSED
+
+
+def test_list_tells_the_numbers_that_the_other_commands_ask_for(mcs: Command, sending: int) -> None:
+    listed = mcs("list").output
+    assert re.search(rf"^emailer +{sending}  sending ", listed, re.MULTILINE)
+    assert re.search(r"^campaign +\d+  active ", listed, re.MULTILINE)
+
+
+def test_the_next_send_is_told_days_before_it_is_planned(mcs: Command, session: Session) -> None:
+    day = datetime.now(UTC).date() + timedelta(days=9)
+    campaign = add_campaign(session, start_date=day, end_date=day, timezone="UTC")
+    add_scenario(session, campaign, date=day, time=time(10, 0))
+    found = json.loads(mcs("status", "--json").output)
+    assert found["next_send_at"] == f"{day}T10:00:00+00:00"
+    assert found["emailers"]["planned"] == 0

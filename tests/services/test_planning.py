@@ -296,3 +296,25 @@ def test_a_pause_does_not_count_in_the_pace(
     part.sent = 150
     session.commit()
     assert emailers.progress(session, emailer_id).per_second(next_day + timedelta(seconds=5)) == 10
+
+
+@pytest.mark.parametrize("off", ["draft", "inactive", "archived"])
+def test_send_now_asks_whether_it_still_should(
+    session: Session, now: datetime, queue: JobQueue, off: str
+) -> None:
+    campaign = add_campaign(session)
+    add_contact(session, campaign, "Ann")
+    scenario = add_scenario(session, campaign)
+    late = now + timedelta(hours=3)
+    (emailer_id,) = planning.plan_day(session, late, queue)
+    emailers.send(session, late, queue, emailer_id, LIMIT)
+    if off == "draft":
+        scenario.state = "draft"
+    elif off == "inactive":
+        campaign.active = False
+    else:
+        campaign.archived_at = late
+    session.commit()
+    with pytest.raises(emailers.NotPossible):
+        emailers.send_now(session, late, queue, emailer_id)
+    assert emailers.progress(session, emailer_id).state == "missed"
