@@ -239,7 +239,7 @@ def test_what_people_do_is_written_down(app: Flask, olga: Visitor) -> None:
     olga.get("/campaigns/1/archive")
     olga.post("/campaigns/1/archive")
     page = words(olga.get("/activity/"))
-    assert page.index("archive campaign") < page.index("create campaign")
+    assert page.index("archived campaign") < page.index("created campaign")
     assert "olga@shop.example" in page
 
 
