@@ -78,6 +78,15 @@
     for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
   });
 
+  // What was written is not lost by a press of a link.
+  for (const form of document.querySelectorAll("form[data-keep-typing]")) {
+    // A form that came back holds what is saved nowhere.
+    let unsaved = Boolean(summary || $("[aria-invalid=true], .is-invalid", form));
+    form.addEventListener("input", (event) => { unsaved ||= !event.target.matches("[name=reader], [name=view]"); });
+    form.addEventListener("submit", (event) => { if (!event.submitter?.formTarget) unsaved = false; });
+    addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
+  }
+
   // A field with a list of choices shows all of them when it is entered, not only its own value.
   for (const input of document.querySelectorAll("input[data-choices]")) {
     let before = input.value;
@@ -92,10 +101,12 @@
   if (here && zone) {
     const input = here.closest("form").elements.timezone;
     const known = [...input.list.options].some((option) => option.value === zone);
-    const offer = () => { here.hidden = !known || input.value === zone; };
+    // Its place is kept while it says nothing: what is below must not move under a press.
+    const offer = () => { here.style.visibility = input.value === zone ? "hidden" : "visible"; };
+    here.hidden = !known;
     $("span", here).textContent = zone;
     $("button", here).addEventListener("click", () => { input.value = zone; offer(); input.focus(); });
-    input.addEventListener("change", offer);
+    for (const event of ["input", "change", "blur"]) input.addEventListener(event, offer);
     offer();
   }
 

@@ -17,6 +17,24 @@
     writing.dispatchEvent(new Event("input", { bubbles: true }));
   });
 
+  // A complaint about what stood in a field says nothing of what is typed there now.
+  form.addEventListener("input", ({ target }) => {
+    const place = target.closest(".field-bad");
+    if (!place) return;
+    const stale = [...place.querySelectorAll(".field-error")];
+    const described = (target.getAttribute("aria-describedby") || "").split(" ")
+      .filter((id) => id && !stale.some((error) => error.id === id));
+    if (described.length) target.setAttribute("aria-describedby", described.join(" "));
+    else target.removeAttribute("aria-describedby");
+    target.removeAttribute("aria-invalid");
+    target.classList.remove("is-invalid");
+    place.classList.remove("field-bad");
+    for (const error of stale) error.remove();
+    const summary = document.querySelector(".error-summary");
+    for (const link of summary?.querySelectorAll(`a[href="#${target.id}"]`) ?? []) link.closest("li").remove();
+    if (summary && !summary.querySelector("li")) summary.remove();
+  });
+
   // Each preview gets a frame of its own, shown once it is there: nothing flickers, and the
   // browser's back button does not lead through old previews.
   let count = 0;
@@ -43,10 +61,14 @@
     waiting = setTimeout(refresh, event.target.name === "view" ? 0 : 500);
   });
 
-  // The button says the number and the time that are typed.
-  const words = document.querySelector("#schedule-button span");
+  // The button says the number and the time that are typed, or that it would be refused. It can be
+  // pressed all the same: the answer says at each field what is wrong.
+  const schedule = document.getElementById("schedule-button");
+  const words = schedule.querySelector("span");
   new MutationObserver(() => {
     const said = document.querySelector("[data-button-words]");
-    if (said) words.textContent = said.dataset.buttonWords;
+    if (!said) return;
+    words.textContent = said.dataset.buttonWords;
+    schedule.classList.toggle("not-yet", "notYet" in said.dataset);
   }).observe(document.getElementById("check"), { childList: true, subtree: true });
 })();

@@ -135,7 +135,7 @@ def _field_problems(where: str, parsed: Nodes, known: Collection[str]) -> Iterat
 
 
 def _unknown(name: str, legal: Collection[str]) -> str:
-    sentence = f"{{{{ {name} }}}} is not a field of this batch"
+    sentence = f"{{{{ {name} }}}} is not a field of this campaign's contacts"
     by_lower = {field.lower(): field for field in legal}
     close = get_close_matches(name.lower(), by_lower, n=1)
     return f"{sentence}; did you mean {by_lower[close[0]]}?" if close else f"{sentence}."

@@ -44,7 +44,7 @@ def span(length: timedelta) -> str:
         amount, seconds = divmod(seconds, size)
         if amount:
             words.append(count(amount, unit))
-    return " ".join(words[:2]) or "no time"
+    return " ".join(words[:2]) or "less than a second"
 
 
 def from_now(at: datetime, now: datetime) -> str:

@@ -93,6 +93,18 @@ def _members(campaign_id: int, excludes_id: int | None) -> Select[int, str]:
     return query if excludes_id is None else query.where(not_served_by(excludes_id))
 
 
+def suppressed_in(campaign_id: int) -> Select[int]:
+    """For the contact of the query around it: what keeps this campaign from writing to it."""
+    return (
+        select(Suppression.id)
+        .where(
+            Suppression.email_key == Contact.email_key,
+            or_(Suppression.campaign_id.is_(None), Suppression.campaign_id == campaign_id),
+        )
+        .correlate(Contact)
+    )
+
+
 def suppressed_addresses(campaign_id: int) -> Subquery:
     """The addresses that this campaign must not write to, each once, with a reason."""
     return (

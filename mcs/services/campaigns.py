@@ -11,7 +11,7 @@ from zoneinfo import available_timezones
 from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select
 from sqlalchemy.orm import Session
 
-from mcs.core import timelines
+from mcs.core import timelines, zones
 from mcs.core.addresses import BadAddress, parse_address
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Batch, BatchContact, Campaign
@@ -93,7 +93,7 @@ def create(session: Session, now: datetime, given: Fields, by: int | None) -> in
         campaign.batch = Batch()
         session.add(campaign)
         session.flush()
-        audit.note(session, now, by, "create", "campaign", campaign.id, name=checked.name)
+        audit.note(session, now, by, "created", "campaign", campaign.id, name=checked.name)
         return campaign.id
 
 
@@ -111,19 +111,19 @@ def edit(
             setattr(campaign, name, getattr(checked, name))
         campaign.updated_at = now
         if changed:
-            audit.note(session, now, by, "edit", "campaign", campaign_id, changed=changed)
+            audit.note(session, now, by, "edited", "campaign", campaign_id, changed=changed)
             sequences.realign_within(session, now, campaign_id)
     planning.plan_campaign(session, now, queue, campaign_id)
 
 
 def activate(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
     """Have its scheduled scenarios planned again."""
-    _switch(session, now, queue, campaign_id, by, "activate", active=True)
+    _switch(session, now, queue, campaign_id, by, "activated", active=True)
 
 
 def deactivate(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
     """Withdraw what is planned. What is being sent goes on."""
-    _switch(session, now, queue, campaign_id, by, "deactivate", active=False)
+    _switch(session, now, queue, campaign_id, by, "deactivated", active=False)
 
 
 def archive(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
@@ -135,12 +135,12 @@ def archive(session: Session, now: datetime, queue: JobQueue, campaign_id: int, 
         raise RefusedCampaign(
             {"": "An email of this campaign is being sent or is paused. Let it end, or cancel it."}
         )
-    _switch(session, now, queue, campaign_id, by, "archive", active=False, archived_at=now)
+    _switch(session, now, queue, campaign_id, by, "archived", active=False, archived_at=now)
 
 
 def unarchive(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
     """Bring the campaign back, inactive: nothing goes out before somebody says so."""
-    _switch(session, now, queue, campaign_id, by, "unarchive", archived_at=None)
+    _switch(session, now, queue, campaign_id, by, "unarchived", archived_at=None)
 
 
 def find(session: Session, campaign_id: int) -> Campaign:
@@ -274,6 +274,7 @@ def check(given: Fields) -> Fields:
         from_name=_one_line(given.from_name),
         from_email=_address("from_email", given.from_email, reasons),
         reply_to=_address("reply_to", given.reply_to, reasons),
+        timezone=zones.named(given.timezone, available_timezones()) or "",
     )
     if not one_line.name:
         reasons["name"] = "Give the campaign a name."
@@ -281,7 +282,7 @@ def check(given: Fields) -> Fields:
         if len(getattr(one_line, name)) > longest:
             reasons[name] = f"Use at most {longest:,} characters."
     _check_timeline(given, reasons)
-    if given.timezone not in available_timezones():
+    if not one_line.timezone:
         reasons["timezone"] = "Choose a time zone from the list, such as Europe/Berlin."
     if given.send_rate is not None and not SLOWEST <= given.send_rate <= FASTEST:
         reasons["send_rate"] = f"Use a number from {SLOWEST} to {FASTEST:,}, or leave it empty."

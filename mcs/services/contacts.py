@@ -22,7 +22,7 @@ from mcs.models import (
     Scenario,
     Suppression,
 )
-from mcs.services import audiences, outlook, suppressions
+from mcs.services import audiences, audit, outlook, suppressions
 from mcs.services.paging import At, Page, Rows, by_id, turn
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
@@ -294,6 +294,8 @@ def add(
     email: str,
     name: str = "",
     attributes: dict[str, str] | None = None,
+    *,
+    by: int | None = None,
 ) -> int:
     """Put a person into a campaign's batch, as an upload of one row would; the contact's id.
 
@@ -321,6 +323,7 @@ def add(
         batch_id = session.scalars(select(Batch.id).where(Batch.campaign_id == campaign_id)).one()
         if session.get(BatchContact, (batch_id, contact.id)) is None:
             session.add(BatchContact(batch_id=batch_id, contact_id=contact.id, added_at=now))
+        audit.note(session, now, by, "added", "contact", contact.id, campaign=campaign_id)
         return contact.id
 
 
@@ -332,13 +335,34 @@ def _known(session: Session, secret: str, key: str) -> Contact | None:
     return found.get(keys[0]) or found.get(keys[1])
 
 
-def suppress(session: Session, now: datetime, contact_id: int, campaign_id: int | None) -> None:
+def suppress(
+    session: Session,
+    now: datetime,
+    contact_id: int,
+    campaign_id: int | None,
+    *,
+    by: int | None = None,
+) -> None:
     """Write to them no more: everywhere, or from one campaign. Raises Unknown."""
     contact = find(session, contact_id)
-    suppressions.suppress(session, now, contact.email_key, "blocked", campaign_id)
+    with writing(session):
+        if suppressions.add(session, now, contact.email_key, "blocked", campaign_id):
+            audit.note(session, now, by, "blocked", "contact", contact_id, **_where(campaign_id))
 
 
-def allow(session: Session, contact_id: int, campaign_id: int | None) -> None:
+def _where(campaign_id: int | None) -> dict[str, Any]:
+    """What the audit log says of the scope. No entry names the person, who may be deleted."""
+    return {"everywhere": True} if campaign_id is None else {"campaign": campaign_id}
+
+
+def allow(
+    session: Session,
+    now: datetime,
+    contact_id: int,
+    campaign_id: int | None,
+    *,
+    by: int | None = None,
+) -> None:
     """Write to them again: what was blocked or unsubscribed in that scope is lifted."""
     contact = find(session, contact_id)
     with writing(session):
@@ -347,9 +371,12 @@ def allow(session: Session, contact_id: int, campaign_id: int | None) -> None:
                 Suppression.email_key == contact.email_key, _exactly(campaign_id)
             )
         )
+        audit.note(session, now, by, "allowed", "contact", contact_id, **_where(campaign_id))
 
 
-def remove(session: Session, contact_id: int, campaign_id: int) -> None:
+def remove(
+    session: Session, now: datetime, contact_id: int, campaign_id: int, *, by: int | None = None
+) -> None:
     """Take them out of a campaign's batch; what was on its way to them from it is skipped."""
     find(session, contact_id)
     with writing(session):
@@ -358,6 +385,7 @@ def remove(session: Session, contact_id: int, campaign_id: int) -> None:
         if place is not None:
             session.delete(place)
         suppressions.skip_pending(session, contact.email_key, "removed", campaign_id)
+        audit.note(session, now, by, "removed", "contact", contact_id, campaign=campaign_id)
 
 
 def _locked(session: Session, contact_id: int) -> Contact:
@@ -379,7 +407,9 @@ def _batch(session: Session, campaign_id: int) -> int:
     return batch_id
 
 
-def delete(session: Session, now: datetime, secret: str, contact_id: int) -> None:
+def delete(
+    session: Session, now: datetime, secret: str, contact_id: int, *, by: int | None = None
+) -> None:
     """Forget the person, keep the ledger: the row becomes a tombstone that names nobody.
 
     Suppressions follow the address into its keyed hash, so they hold when it is uploaded again;
@@ -395,6 +425,7 @@ def delete(session: Session, now: datetime, secret: str, contact_id: int) -> Non
         contact.email, contact.email_key, contact.name = "", grave, ""
         contact.attributes = {}
         contact.deleted_at = contact.updated_at = now
+        audit.note(session, now, by, "deleted", "contact", contact_id)
 
 
 def export(session: Session, campaign_id: int) -> Iterator[list[str]]:

@@ -448,18 +448,28 @@ def _move(
     emailer = locked(session, emailer_id)
     if not may_move(EMAILER_MOVES, emailer.state, state):
         raise NotPossible(_refusal(emailer.state, state))
+    verb = "resumed" if emailer.state == "paused" and state == "sending" else _DONE[state]
     emailer.state, emailer.notice = state, notice[:LONGEST_NOTICE]
     session.add(
         AuditEntry(
             at=now,
             user_id=user_id,
-            verb=state,
+            verb=verb,
             noun="emailer",
             noun_id=emailer_id,
             detail={"notice": notice} if notice else {},
         )
     )
     session.flush()
+
+
+_DONE = {
+    "planned": "rescheduled",
+    "sending": "started",
+    "paused": "paused",
+    "missed": "missed",
+    "cancelled": "cancelled",
+}
 
 
 def locked(session: Session, emailer_id: int) -> Emailer:
@@ -585,4 +595,5 @@ _WISHES = {"paused": "paused", "sending": "resumed", "cancelled": "cancelled"}
 
 
 def _refusal(state: str, wish: str) -> str:
-    return f"This sending cannot be {_WISHES.get(wish, wish)}: {_REFUSED[state]}."
+    already = " already" if state == wish and state in ("paused", "sending") else ""
+    return f"This sending cannot be {_WISHES.get(wish, wish)}: {_REFUSED[state]}{already}."

@@ -35,7 +35,7 @@ from mcs.models import (
     UtcDateTime,
 )
 from mcs.models.sql import among, field, insert_into, records
-from mcs.services import suppressions
+from mcs.services import audit, suppressions
 from mcs.services.paging import At, Page, by_id, turn
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
@@ -94,6 +94,7 @@ def upload(
     review: bool,
     *,
     secret: str,
+    by: int | None = None,
 ) -> int:
     """Store a CSV for a campaign; its import's id.
 
@@ -117,6 +118,7 @@ def upload(
         upload.mapping = layout.to_json()
         upload.rows = _row_count(session, upload.id, layout, sniffer)
         import_id, size = upload.id, upload.size
+        _note(session, now, by, "uploaded", upload)
     if not review:
         _begin(session, now, queue, import_id, size, secret)
     return import_id
@@ -130,6 +132,7 @@ def confirm(
     mapping: Sequence[str],
     *,
     secret: str,
+    by: int | None = None,
 ) -> None:
     """Begin a reviewed import, with the use chosen for each column (mcs.core.columns.USES).
 
@@ -146,6 +149,7 @@ def confirm(
         upload.mapping = chosen.to_json()
         upload.state = "waiting"
         size = upload.size
+        _note(session, now, by, "confirmed", upload)
     _begin(session, now, queue, import_id, size, secret)
 
 
@@ -269,6 +273,11 @@ def _begin(
         run(session, lambda: now, import_id, secret=secret)
     else:
         ring(queue, import_id)
+
+
+def _note(session: Session, now: datetime, by: int | None, verb: str, upload: Import) -> None:
+    detail = {"file": upload.filename, "rows": upload.rows, "campaign": upload.campaign_id}
+    audit.note(session, now, by, verb, "import", upload.id, **detail)
 
 
 # The bytes.

@@ -12,8 +12,9 @@ from mcs.core import content
 from mcs.core.message import BadTemplate, CannotCompose, Composer, Person, Preview
 from mcs.gateways import mailer
 from mcs.models import Batch, BatchContact, Campaign, Contact, Scenario
-from mcs.services import letters
+from mcs.services import audiences, audit, letters
 from mcs.services.scenarios import Fields, find_campaign
+from mcs.services.transactions import writing
 
 TEST_MARK = "[Test] "
 # Links of previews lead here: a preview must not be able to unsubscribe a real person.
@@ -31,12 +32,17 @@ class Shown:
 
 
 def readers(session: Session, campaign_id: int, search: str = "") -> list[Contact]:
-    """Contacts of the batch to look through the eyes of, the first ones that match."""
+    """Contacts of the batch to look through the eyes of: the first that match and may be written
+    to. Who is not to get the message is no example of what people get."""
     query = (
         select(Contact)
         .join(BatchContact, BatchContact.contact_id == Contact.id)
         .join(Batch, Batch.id == BatchContact.batch_id)
-        .where(Batch.campaign_id == campaign_id, Contact.deleted_at.is_(None))
+        .where(
+            Batch.campaign_id == campaign_id,
+            Contact.deleted_at.is_(None),
+            ~audiences.suppressed_in(campaign_id).exists(),
+        )
     )
     if search:
         query = query.where(
@@ -72,6 +78,9 @@ def send_test(
     fields: Fields,
     reader: str,
     to: str,
+    *,
+    scenario_id: int | None = None,
+    by: int | None = None,
 ) -> str:
     """Send the message, as ``reader`` would get it, to ``to``; what the mail server answered.
 
@@ -82,13 +91,17 @@ def send_test(
     person = _person(session, settings, campaign, fields, reader)
     marked = replace(fields, subject=TEST_MARK + fields.subject)
     message = _composer(settings, campaign, marked).compose(replace(person, email=to), now)
-    return mailer.send(
+    answer = mailer.send(
         _server(settings),
         message.envelope_from,
         message.envelope_to,
         message.data,
         message.needs_smtputf8,
     )
+    with writing(session):
+        detail = {"name": fields.name, "to": to}
+        audit.note(session, now, by, "sent a test of", "scenario", scenario_id, **detail)
+    return answer
 
 
 def _composer(settings: Settings, campaign: Campaign, fields: Fields) -> Composer:

@@ -69,7 +69,7 @@ def make(session: Session, now: datetime, queue: JobQueue, zone: ZoneInfo, by: i
         )
         session.add(scenario)
         session.flush()
-        audit.note(session, now, by, "make sample", "campaign", campaign.id, name=campaign.name)
+        audit.note(session, now, by, "made", "campaign", campaign.id, name=campaign.name)
         campaign_id, scenario_id = campaign.id, scenario.id
     planning.plan_campaign(session, now, queue, campaign_id)
     return scenario_id

@@ -14,7 +14,7 @@ from mcs.core import content, walltime, words
 from mcs.core.content import Problem
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Emailer, Scenario
-from mcs.services import attributes, audiences, planning
+from mcs.services import attributes, audiences, audit, planning
 from mcs.services.audiences import Audience
 from mcs.services.paging import At, Order, Page, Rows, read_number, turn
 from mcs.services.transactions import writing
@@ -263,7 +263,7 @@ def _content_problems(session: Session, campaign: Campaign, fields: Fields) -> l
     found += [
         Problem(
             "content",
-            f"Nobody is in the batch yet, so {{{{ {name} }}}} cannot be checked.",
+            f"The campaign has no contacts yet, so {{{{ {name} }}}} cannot be checked.",
             fatal=False,
         )
         for name in sorted(doubtful)
@@ -355,9 +355,9 @@ def _campaign_problems(campaign: Campaign) -> list[Problem]:
 
 def _audience_problems(audience: Audience) -> list[Problem]:
     if audience.contacts == 0:
-        text = "The batch has no contacts yet: as it stands, it goes to nobody."
+        text = "The campaign has no contacts yet: as it stands, it goes to nobody."
     elif audience.reached == 0:
-        text = "Everybody in the batch is suppressed: as it stands, it goes to nobody."
+        text = "Every contact of this campaign is suppressed: as it stands, it goes to nobody."
     else:
         return []
     return [Problem("contacts", text, fatal=False)]
@@ -372,6 +372,7 @@ def create(
     *,
     draft: bool,
     excludes_id: int | None = None,
+    by: int | None = None,
 ) -> int:
     """Write a new scenario; its id. Not a draft: scheduled, and planned at once.
 
@@ -392,6 +393,8 @@ def create(
         session.add(scenario)
         session.flush()
         scenario_id = scenario.id
+        detail = {"name": fields.name, "state": scenario.state}
+        audit.note(session, now, by, "created", "scenario", scenario_id, **detail)
     planning.plan_campaign(session, now, queue, campaign_id)
     return scenario_id
 
@@ -404,6 +407,7 @@ def edit(
     fields: Fields,
     *,
     draft: bool,
+    by: int | None = None,
 ) -> None:
     """Write the scenario anew, as a draft or scheduled. Raises Frozen, Refused, Unknown."""
     before = find(session, scenario_id).scenario
@@ -414,31 +418,42 @@ def edit(
         scenario = _claim_unbegun(session, scenario_id)
         for name, value in asdict(fields).items():
             setattr(scenario, name, value)
-        scenario.state = "draft" if draft else "scheduled"
+        was, scenario.state = scenario.state, "draft" if draft else "scheduled"
         scenario.updated_at = now
+        verb = _EDITS.get((was, scenario.state), "edited")
+        audit.note(session, now, by, verb, "scenario", scenario_id, name=fields.name)
         campaign_id = scenario.campaign_id
     planning.plan_campaign(session, now, queue, campaign_id)
 
 
-def schedule(session: Session, now: datetime, queue: JobQueue, scenario_id: int) -> None:
+_EDITS = {("draft", "scheduled"): "scheduled", ("scheduled", "draft"): "unscheduled"}
+
+
+def schedule(
+    session: Session, now: datetime, queue: JobQueue, scenario_id: int, *, by: int | None = None
+) -> None:
     """Schedule a draft as it is. Raises Frozen, Refused, Unknown."""
     scenario = find(session, scenario_id).scenario
-    edit(session, now, queue, scenario_id, fields_of(scenario), draft=False)
+    edit(session, now, queue, scenario_id, fields_of(scenario), draft=False, by=by)
 
 
-def unschedule(session: Session, now: datetime, queue: JobQueue, scenario_id: int) -> None:
+def unschedule(
+    session: Session, now: datetime, queue: JobQueue, scenario_id: int, *, by: int | None = None
+) -> None:
     """Make it a draft again; what was planned is withdrawn. Raises Frozen, Unknown."""
     scenario = find(session, scenario_id).scenario
-    edit(session, now, queue, scenario_id, fields_of(scenario), draft=True)
+    edit(session, now, queue, scenario_id, fields_of(scenario), draft=True, by=by)
 
 
-def duplicate(session: Session, now: datetime, scenario_id: int) -> int:
+def duplicate(session: Session, now: datetime, scenario_id: int, *, by: int | None = None) -> int:
     """A draft with the same words and no time of its own; its id. Raises Unknown."""
     original = find(session, scenario_id).scenario
-    return _copy(session, now, original, f"{original.name} (copy)", None)
+    return _copy(session, now, original, f"{original.name} (copy)", None, by)
 
 
-def send_to_added(session: Session, now: datetime, scenario_id: int) -> int:
+def send_to_added(
+    session: Session, now: datetime, scenario_id: int, *, by: int | None = None
+) -> int:
     """A draft with the same words for those who joined since it went out; its id.
 
     There is one such draft at a time: asked twice, the first is found again. Raises Unknown.
@@ -447,11 +462,16 @@ def send_to_added(session: Session, now: datetime, scenario_id: int) -> int:
     made = follow_up(session, scenario_id)
     if made is not None:
         return made.id
-    return _copy(session, now, original, f"{original.name} (added since)", original.id)
+    return _copy(session, now, original, f"{original.name} (added since)", original.id, by)
 
 
 def _copy(
-    session: Session, now: datetime, original: Scenario, name: str, excludes_id: int | None
+    session: Session,
+    now: datetime,
+    original: Scenario,
+    name: str,
+    excludes_id: int | None,
+    by: int | None,
 ) -> int:
     fields = replace(fields_of(original), name=name[:200], date=None, time=None)
     with writing(session):
@@ -465,10 +485,14 @@ def _copy(
         )
         session.add(scenario)
         session.flush()
+        detail = {"name": scenario.name, "copy_of": original.id}
+        audit.note(session, now, by, "created", "scenario", scenario.id, **detail)
         return scenario.id
 
 
-def delete(session: Session, now: datetime, queue: JobQueue, scenario_id: int) -> None:
+def delete(
+    session: Session, now: datetime, queue: JobQueue, scenario_id: int, *, by: int | None = None
+) -> None:
     """Delete a scenario that has not begun, and what is planned of it. Raises Frozen, Unknown."""
     with writing(session):
         scenario = _claim_unbegun(session, scenario_id)
@@ -480,6 +504,7 @@ def delete(session: Session, now: datetime, queue: JobQueue, scenario_id: int) -
             .where(Scenario.excludes_id == scenario_id)
             .values(excludes_id=scenario.excludes_id)
         )
+        audit.note(session, now, by, "deleted", "scenario", scenario_id, name=scenario.name)
         session.delete(scenario)
     planning.plan_campaign(session, now, queue, campaign_id)
 

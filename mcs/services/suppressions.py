@@ -46,7 +46,7 @@ def unsubscribe(
         if contact is None or campaign is None:
             return False
         scope = None if everywhere else campaign.id
-        if _add(session, now, contact.email_key, UNSUBSCRIBED, scope):
+        if add(session, now, contact.email_key, UNSUBSCRIBED, scope):
             session.add(_audit(now, "unsubscribed", contact, campaign, everywhere))
     return True
 
@@ -76,7 +76,7 @@ def suppress(
 ) -> bool:
     """Suppress an address, everywhere or for one campaign; False when it already was."""
     with writing(session):
-        return _add(session, now, email_key, reason, campaign_id)
+        return add(session, now, email_key, reason, campaign_id)
 
 
 def follow(session: Session, before: str | None, after: str) -> None:
@@ -138,9 +138,10 @@ def skip_pending(
     return len(skipped)
 
 
-def _add(
+def add(
     session: Session, now: datetime, email_key: str, reason: str, campaign_id: int | None
 ) -> bool:
+    """``suppress``, inside the caller's transaction."""
     # The database decides who is first: a worker that hears of a dead mailbox locks no contact.
     added = session.scalars(
         insert_into(session, Suppression)

@@ -66,7 +66,7 @@ def invite(session: Session, now: datetime, email: str, by: int) -> str:
     with writing(session):
         _refuse_known(session, address)
         session.execute(delete(SetupToken).where(SetupToken.email == address.email))
-        audit.note(session, now, by, "invite", "user", None, email=address.email)
+        audit.note(session, now, by, "invited", "user", None, email=address.email)
         return _add_token(session, now, address.email, MARKETER)
 
 
@@ -115,7 +115,7 @@ def sign_in(
         user = session.get_one(User, user_id)
         if _hasher.check_needs_rehash(user.password_hash):
             user.password_hash = _hasher.hash(password)
-        audit.note(session, now, user.id, "sign in", "user", user.id)
+        audit.note(session, now, user.id, "signed in", "user", user.id)
     return user
 
 
@@ -143,7 +143,7 @@ def change_password(
         _refuse_weak(password, user.email)
         user.password_hash = _hasher.hash(password)
         user.session_key = secrets.token_hex()
-        audit.note(session, now, user_id, "change password", "user", user_id)
+        audit.note(session, now, user_id, "changed the password of", "user", user_id)
     return user
 
 
@@ -152,7 +152,7 @@ def sign_out_everywhere(session: Session, now: datetime, user_id: int) -> User:
     with writing(session):
         user = session.get_one(User, user_id)
         user.session_key = secrets.token_hex()
-        audit.note(session, now, user_id, "sign out everywhere", "user", user_id)
+        audit.note(session, now, user_id, "signed out everywhere", "user", user_id)
     return user
 
 
@@ -168,7 +168,7 @@ def remove(session: Session, now: datetime, user_id: int, by: int) -> None:
         user.email_key = f"#{user.id}"
         user.password_hash = "!"
         user.session_key = secrets.token_hex()
-        audit.note(session, now, by, "remove", "user", user.id, email=user.email)
+        audit.note(session, now, by, "removed", "user", user.id, email=user.email)
 
 
 def everyone(session: Session) -> Sequence[User]:
@@ -189,7 +189,8 @@ def withdraw_invitation(session: Session, now: datetime, token_id: int, by: int)
     with writing(session):
         token = session.get(SetupToken, token_id)
         if token is not None and token.used_at is None:
-            audit.note(session, now, by, "withdraw invitation", "user", None, email=token.email)
+            verb = "withdrew the invitation of"
+            audit.note(session, now, by, verb, "user", None, email=token.email)
             session.delete(token)
 
 
@@ -236,7 +237,7 @@ def _add_user(session: Session, now: datetime, email: str, password: str, role: 
     )
     session.add(user)
     session.flush()
-    audit.note(session, now, user.id, "create", "user", user.id, email=user.email, role=role)
+    audit.note(session, now, user.id, "created", "user", user.id, email=user.email, role=role)
     return user
 
 

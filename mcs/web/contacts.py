@@ -16,6 +16,7 @@ from flask import (
     request,
     stream_with_context,
 )
+from flask_login import current_user
 from werkzeug.wrappers import Response as WerkzeugResponse
 from wtforms.validators import InputRequired, Length
 
@@ -89,6 +90,7 @@ def new(campaign_id: int) -> Any:
                 form.email.data,
                 form.name.data,
                 given,
+                by=current_user.id,
             )
             flash(f"{form.email.data} is in {campaign.name}.")
             return redirect(f"/contacts/{contact_id}", 303)
@@ -139,7 +141,8 @@ def ask_suppress(contact_id: int) -> str:
 @bp.post(id_in("/contacts/{contact_id}/suppress"))
 def suppress(contact_id: int) -> WerkzeugResponse:
     campaign = _scope()
-    contacts.suppress(db.session(), clock.now(), contact_id, campaign.id if campaign else None)
+    scope = campaign.id if campaign else None
+    contacts.suppress(db.session(), clock.now(), contact_id, scope, by=current_user.id)
     flash("From now on nothing is sent to them" + (f" from {campaign.name}." if campaign else "."))
     return redirect(f"/contacts/{contact_id}", 303)
 
@@ -164,7 +167,8 @@ def ask_allow(contact_id: int) -> str:
 @bp.post(id_in("/contacts/{contact_id}/allow"))
 def allow(contact_id: int) -> WerkzeugResponse:
     campaign = _scope()
-    contacts.allow(db.session(), contact_id, campaign.id if campaign else None)
+    scope = campaign.id if campaign else None
+    contacts.allow(db.session(), clock.now(), contact_id, scope, by=current_user.id)
     flash("They can be written to again.")
     return redirect(f"/contacts/{contact_id}", 303)
 
@@ -193,7 +197,7 @@ def remove(contact_id: int) -> WerkzeugResponse:
     campaign = _scope()
     if campaign is None:
         abort(400)
-    contacts.remove(db.session(), contact_id, campaign.id)
+    contacts.remove(db.session(), clock.now(), contact_id, campaign.id, by=current_user.id)
     flash(f"They are no longer in {campaign.name}.")
     return redirect(f"/contacts/{contact_id}", 303)
 
@@ -219,7 +223,8 @@ def ask_delete(contact_id: int) -> str:
 
 @bp.post(id_in("/contacts/{contact_id}/delete"))
 def delete(contact_id: int) -> WerkzeugResponse:
-    contacts.delete(db.session(), clock.now(), settings().secret_key, contact_id)
+    secret = settings().secret_key
+    contacts.delete(db.session(), clock.now(), secret, contact_id, by=current_user.id)
     flash("The contact is deleted.")
     return redirect("/contacts/", 303)
 

@@ -15,6 +15,7 @@ from flask import (
     stream_with_context,
 )
 from flask.typing import ResponseReturnValue
+from flask_login import current_user
 from flask_wtf.file import FileField
 from werkzeug.datastructures import FileStorage
 
@@ -75,6 +76,7 @@ def _taken(form: UploadForm, campaign_id: int) -> int | None:
             _pieces(file),
             bool(request.form.get("review")),
             secret=settings().secret_key,
+            by=current_user.id,
         )
     except BadFile as bad:
         complain(form, "file", bad.reason)
@@ -126,7 +128,13 @@ def confirm(import_id: int) -> ResponseReturnValue:
     uses = request.form.getlist("use")
     try:
         imports.confirm(
-            db.session(), clock.now(), queue(), import_id, uses, secret=settings().secret_key
+            db.session(),
+            clock.now(),
+            queue(),
+            import_id,
+            uses,
+            secret=settings().secret_key,
+            by=current_user.id,
         )
     except ValueError as refusal:
         known = uses if len(uses) == len(found.mapping["columns"]) else None

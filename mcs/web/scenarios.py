@@ -155,7 +155,13 @@ def create(campaign_id: int) -> Any:
         return _form(campaign, form), 422
     try:
         scenario_id = scenarios.create(
-            db.session(), clock.now(), queue(), campaign_id, form.fields(), draft=draft
+            db.session(),
+            clock.now(),
+            queue(),
+            campaign_id,
+            form.fields(),
+            draft=draft,
+            by=current_user.id,
         )
     except Refused as refused:
         return _form(campaign, form, problems=refused.problems), 422
@@ -235,7 +241,15 @@ def save(scenario_id: int) -> Any:
     if not form.validate():
         return _form(scenario.campaign, form, scenario), 422
     try:
-        scenarios.edit(db.session(), clock.now(), queue(), scenario_id, form.fields(), draft=draft)
+        scenarios.edit(
+            db.session(),
+            clock.now(),
+            queue(),
+            scenario_id,
+            form.fields(),
+            draft=draft,
+            by=current_user.id,
+        )
     except Refused as refused:
         return _form(scenario.campaign, form, scenario, refused.problems), 422
     return _saved(scenario_id, draft)
@@ -369,6 +383,8 @@ def send_test(campaign_id: int) -> Any:
     form.validate()
     for field in form:
         field.errors = []
+    scenario_id = id_asked("scenario")
+    scenario = scenarios.find(db.session(), scenario_id).scenario if scenario_id else None
     to = current_user.email
     try:
         previews.send_test(
@@ -379,14 +395,14 @@ def send_test(campaign_id: int) -> Any:
             form.fields(),
             form.reader.data or "",
             to,
+            scenario_id=scenario_id,
+            by=current_user.id,
         )
         notice = ("good", f"A test is on its way to {to}.")
     except (mailer.NotSent, BadTemplate, CannotCompose) as error:
         notice = ("bad", f"The test was not sent. {error}")
     if by_htmx():
         return render_template("scenarios/notice.html", notice=notice)
-    scenario_id = id_asked("scenario")
-    scenario = scenarios.find(db.session(), scenario_id).scenario if scenario_id else None
     return _form(campaign, form, scenario, notice=notice)
 
 
@@ -402,7 +418,7 @@ def readers(campaign_id: int) -> str:
 def schedule(scenario_id: int) -> Any:
     scenario = scenarios.find_open(db.session(), scenario_id)
     try:
-        scenarios.schedule(db.session(), clock.now(), queue(), scenario_id)
+        scenarios.schedule(db.session(), clock.now(), queue(), scenario_id, by=current_user.id)
     except Refused as refused:
         form = ScenarioForm(formdata=None, obj=scenarios.fields_of(scenario))
         return _form(scenario.campaign, form, scenario, refused.problems), 422
@@ -411,20 +427,20 @@ def schedule(scenario_id: int) -> Any:
 
 @bp.post(id_in("/scenarios/{scenario_id}/unschedule"))
 def unschedule(scenario_id: int) -> WerkzeugResponse:
-    scenarios.unschedule(db.session(), clock.now(), queue(), scenario_id)
+    scenarios.unschedule(db.session(), clock.now(), queue(), scenario_id, by=current_user.id)
     return _saved(scenario_id, draft=True)
 
 
 @bp.post(id_in("/scenarios/{scenario_id}/duplicate"))
 def duplicate(scenario_id: int) -> WerkzeugResponse:
-    made = scenarios.duplicate(db.session(), clock.now(), scenario_id)
+    made = scenarios.duplicate(db.session(), clock.now(), scenario_id, by=current_user.id)
     flash("This is the copy. It is a draft: choose when it goes out.")
     return redirect(f"/scenarios/{made}/edit", 303)
 
 
 @bp.post(id_in("/scenarios/{scenario_id}/added"))
 def send_to_added(scenario_id: int) -> WerkzeugResponse:
-    made = scenarios.send_to_added(db.session(), clock.now(), scenario_id)
+    made = scenarios.send_to_added(db.session(), clock.now(), scenario_id, by=current_user.id)
     flash("This one goes only to those added since. It is a draft: choose when it goes out.")
     return redirect(f"/scenarios/{made}/edit", 303)
 
@@ -453,6 +469,6 @@ def ask_delete(scenario_id: int) -> str:
 def delete(scenario_id: int) -> WerkzeugResponse:
     scenario = scenarios.find_open(db.session(), scenario_id)
     name, campaign_id = scenario.name, scenario.campaign_id
-    scenarios.delete(db.session(), clock.now(), queue(), scenario_id)
+    scenarios.delete(db.session(), clock.now(), queue(), scenario_id, by=current_user.id)
     flash(f"“{name}” is deleted.")
     return redirect(f"/campaigns/{campaign_id}/scenarios/", 303)

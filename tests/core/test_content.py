@@ -186,12 +186,18 @@ def test_h20_an_injection_is_refused_with_its_line(payload: str) -> None:
             "{% for x in y %}a{% endfor %}",
             "Line 1: {% for %} is not allowed: there are only if, elif, else and endif.",
         ),
-        ("{{ compny }}", "{{ compny }} is not a field of this batch; did you mean company?"),
-        ("{{ Company }}", "{{ Company }} is not a field of this batch; did you mean company?"),
-        ("{{ zzz }}", "{{ zzz }} is not a field of this batch."),
+        (
+            "{{ compny }}",
+            "{{ compny }} is not a field of this campaign's contacts; did you mean company?",
+        ),
+        (
+            "{{ Company }}",
+            "{{ Company }} is not a field of this campaign's contacts; did you mean company?",
+        ),
+        ("{{ zzz }}", "{{ zzz }} is not a field of this campaign's contacts."),
         (
             "{% if zzz %}a{% endif %}{{ zzz }}",
-            "{{ zzz }} is not a field of this batch.",
+            "{{ zzz }} is not a field of this campaign's contacts.",
         ),
         ("  \n", "The content is empty."),
         ("{% if name %}  {% endif %}", "The content is empty."),
@@ -208,7 +214,10 @@ def test_a_marketer_understands_what_is_wrong(content: str, sentence: str) -> No
         (" \t", "The subject is empty."),
         ("a\nb", "The subject must be a single line."),
         ("a\u2028b", "The subject must be a single line."),
-        ("{{ compny }}", "{{ compny }} is not a field of this batch; did you mean company?"),
+        (
+            "{{ compny }}",
+            "{{ compny }} is not a field of this campaign's contacts; did you mean company?",
+        ),
         ("{{ name", "A {% if %} has no {% endif %}, or a {{ has no }}."),
     ],
 )

@@ -128,7 +128,7 @@ def test_the_audit_log_names_who_was_removed_and_holds_no_secret(
     assert users.find(session, marie.id, key) is None
     entries = session.scalars(select(AuditEntry).order_by(AuditEntry.id)).all()
     assert [(entry.verb, entry.detail.get("email")) for entry in entries][-1] == (
-        "remove",
+        "removed",
         "marie@shop.example",
     )
     assert not any(PASSWORD in str(entry.detail) for entry in entries)

@@ -4,6 +4,8 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 from flask import Flask
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from mcs.extensions import db
 from mcs.models import Campaign, Suppression
@@ -40,6 +42,12 @@ def test_the_contracts_fields_make_a_campaign(olga: Visitor) -> None:
     assert answer.location == "/campaigns/1"
     page = words(olga.get("/campaigns/1"))
     assert "Advent" in page and "Running" in page and "Nobody yet" in page
+
+
+def test_a_city_is_enough_to_name_the_zone(olga: Visitor, session: Session) -> None:
+    olga.get("/campaigns/new")
+    assert olga.post("/campaigns/new", CONTRACT | {"timezone": "new york"}).status_code == 303
+    assert session.scalars(select(Campaign.timezone)).one() == "America/New_York"
 
 
 @pytest.mark.parametrize(
@@ -231,5 +239,14 @@ def test_what_people_do_is_written_down(app: Flask, olga: Visitor) -> None:
     olga.get("/campaigns/1/archive")
     olga.post("/campaigns/1/archive")
     page = words(olga.get("/activity/"))
-    assert page.index("archive campaign") < page.index("create campaign")
+    assert page.index("archived campaign") < page.index("created campaign")
     assert "olga@shop.example" in page
+
+
+def test_a_campaign_that_is_over_says_what_follows(app: Flask, olga: Visitor) -> None:
+    with app.app_context():
+        past = running(end_date=TODAY - timedelta(days=2), start_date=TODAY - timedelta(days=9)).id
+        now = running().id
+    said = "The campaign’s last day has passed, so nothing more can be scheduled in it."
+    assert said in words(olga.get(f"/campaigns/{past}"))
+    assert said not in words(olga.get(f"/campaigns/{now}"))

@@ -175,3 +175,13 @@ def test_what_is_not_there_is_not_found(olga: Visitor, verb: str) -> None:
 def test_nothing_is_done_to_what_is_not_there(olga: Visitor, verb: str) -> None:
     olga.get("/emailers/")
     assert olga.post(f"/emailers/77/{verb}").status_code == 404
+
+
+def test_a_second_press_of_pause_says_that_it_is_paused_already(
+    olga: Visitor, sending: int
+) -> None:
+    olga.get("/")
+    assert olga.post(f"/emailers/{sending}/pause").status_code == 303
+    again = olga.post(f"/emailers/{sending}/pause")
+    assert again.status_code == 409
+    assert "cannot be paused: it is paused already." in words(again)

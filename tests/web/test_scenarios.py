@@ -10,6 +10,7 @@ from werkzeug.test import TestResponse
 
 from mcs.gateways import clock
 from mcs.models import Campaign, Emailer, Scenario
+from mcs.services import suppressions
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.web.visitor import Visitor, words
 
@@ -48,6 +49,16 @@ def only(session: Session) -> Scenario:
 def test_the_button_says_the_number_and_the_time(olga: Visitor, autumn: Campaign) -> None:
     page = words(olga.get(f"/campaigns/{autumn.id}/scenarios/new"))
     assert "Schedule 3 emails for Tue 24 Nov, 10:00 Berlin" in page
+
+
+@pytest.mark.parametrize("change", [{"date": "2026-11-22"}, {"content": "{{ compny }}"}])
+def test_the_button_promises_nothing_that_would_be_refused(
+    olga: Visitor, autumn: Campaign, change: dict[str, str]
+) -> None:
+    path = f"/campaigns/{autumn.id}/scenarios/check"
+    assert "data-not-yet" not in olga.post(path, HELLO).text
+    page = olga.post(path, HELLO | change).text
+    assert "Cannot be scheduled yet: see above" in page and "data-not-yet" in page
 
 
 def test_a_scenario_is_scheduled_and_planned_at_once(
@@ -134,7 +145,7 @@ def test_an_empty_batch_is_only_a_warning(olga: Visitor, session: Session) -> No
     answer = new(olga, campaign, content="From {{ company }}")
     assert answer.status_code == 303
     page = words(olga.get(answer.location))
-    assert "The batch has no contacts yet" in page
+    assert "The campaign has no contacts yet" in page
     assert "{{ company }} cannot be checked" in page
 
 
@@ -247,6 +258,19 @@ def test_the_preview_is_what_the_chosen_contact_gets_and_can_do_nothing(
     assert broken.status_code == 200
     part = words(olga.post(f"/campaigns/{autumn.id}/scenarios/check", typed))
     assert "Hello Bob" in part and "Tue 24 Nov, 10:00 Berlin" in part
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_the_preview_is_of_somebody_who_gets_the_mail(
+    olga: Visitor, session: Session, now: datetime, autumn: Campaign, everywhere: bool
+) -> None:
+    scope = None if everywhere else autumn.id
+    suppressions.suppress(session, now, "ann@people.example", "unsubscribed", scope)
+    other = add_campaign(session, name="Spring sale")
+    suppressions.suppress(session, now, "bob@people.example", "blocked", other.id)
+    page = olga.get(f"/campaigns/{autumn.id}/scenarios/new").text
+    assert "ann@people.example" not in page
+    assert 'placeholder="bob@people.example"' in page
 
 
 def test_a_preview_link_cannot_unsubscribe_anybody(olga: Visitor, autumn: Campaign) -> None:
