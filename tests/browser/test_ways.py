@@ -187,3 +187,38 @@ def menu(page: Page) -> None:
     expect(page.get_by_role("link", name="Activity")).to_be_hidden()
     expect(account).to_be_focused()
     page.evaluate("document.activeElement.blur()")
+
+
+def test_what_is_typed_is_not_lost_and_no_button_moves(
+    chromium: Browser, owned: Installation, tmp_path: Path
+) -> None:
+    viewer = Viewer(chromium, owned.base_url, tmp_path)
+    page = viewer.page
+    sign_in(page)
+    page.goto("/campaigns/new")
+    page.get_by_label("Name", exact=True).fill("Kept")
+    page.get_by_label("Last day").fill(str(datetime.now(UTC).date() + timedelta(days=9)))
+    button = page.get_by_role("button", name="Create campaign")
+    page.get_by_label("Time zone").fill("Europe/Berlin")
+    expect(page.get_by_text("Use that")).to_be_hidden()
+    stood = button.bounding_box()
+    page.get_by_label("Time zone").fill("tokyo")
+    expect(page.get_by_text("Use that")).to_be_visible()
+    assert button.bounding_box() == stood
+    button.click()
+    expect(page.get_by_text("Asia/Tokyo")).to_be_visible()
+    page.get_by_role("link", name="New scenario").click()
+    expect(page.locator("#schedule-button")).to_have_text("Cannot be scheduled yet: see above")
+    page.locator("#schedule-button").click()
+    wrong = page.locator("#name-error")
+    expect(wrong).to_be_visible()
+    page.get_by_label("Name", exact=True).fill("Written")
+    expect(wrong).to_have_count(0)
+    asked: list[str] = []
+    page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.get_by_role("link", name="Kept").first.click(no_wait_after=True)
+    wait_until(lambda: bool(page.evaluate("1")) and asked == ["beforeunload"], 10)
+    expect(page.get_by_label("Name", exact=True)).to_have_value("Written")
+    page.get_by_role("button", name="Save draft").click()
+    expect(page.get_by_text("is kept as a draft")).to_be_visible()
+    viewer.close()
