@@ -13,8 +13,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-# What no database has a part in is tested once.
-PURE = ("tests/browser", "tests/core", "tests/gateways", "tests/running", "tests/test_config.py")
+# Tested once: what no database has a part in, and the library, which has MariaDB besides.
+PURE = (
+    "tests/browser",
+    "tests/core",
+    "tests/gateways",
+    "tests/library",
+    "tests/running",
+    "tests/test_config.py",
+)
 NO_BROWSER = """
 !!  NO CHROMIUM FOUND: the browser tests are SKIPPED, so this run proves nothing about the pages
 !!  in a real browser. Install one (Debian: apt-get install chromium) and run make test again.
