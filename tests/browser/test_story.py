@@ -230,7 +230,8 @@ def watch_it_go_out(
     page = viewer.page
     catcher.hold()
     assert datetime.now(UTC) < at, "the looks before took too long"
-    wait_for_state(page, "sending", 75)
+    until = (at - datetime.now(UTC)).total_seconds()
+    wait_for_state(page, "sending", int(until) + 45)
     while count(ledger, "SELECT count(*) FROM deliveries WHERE state = 'sent'") < 12:
         catcher.breathe()
         page.wait_for_timeout(100)
@@ -241,7 +242,7 @@ def watch_it_go_out(
     page.get_by_role("link", name="First crates").first.click()
     page.get_by_role("button", name="Pause").click()
     catcher.go_on()
-    wait_for_state(page, "paused", 10)
+    wait_for_state(page, "paused", 30)
     page.wait_for_timeout(2500)  # The messages that were in flight arrive, the page follows.
     viewer.look("emailer-paused")
     ask_and_cancel(viewer, "Cancel", "Cancel “First crates”?", "dialog-cancel-paused")
@@ -249,7 +250,7 @@ def watch_it_go_out(
     viewer.look("home-paused")
     page.get_by_role("link", name="First crates").first.click()
     page.get_by_role("button", name="Resume").click()
-    wait_for_state(page, "sent", 30)
+    wait_for_state(page, "sent", 90)
     viewer.look("emailer-sent")
     page.goto(scenario)
     viewer.look("scenario-sent")
