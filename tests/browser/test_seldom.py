@@ -1,0 +1,96 @@
+"""The pages that only a fault or a second person leads to, looked at as all the others are."""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Browser
+from sqlalchemy.orm import Session
+from werkzeug.serving import make_server
+
+from mcs.extensions import db
+from mcs.services import deliveries, emailers, planning, users
+from tests.browser.viewer import Viewer
+from tests.mail import free_port
+from tests.people import add_campaign, add_contact, add_scenario
+
+OWNER, PASSWORD = "olga@shop.example", "seven green kettles"
+LEASE = timedelta(seconds=45)
+
+
+@pytest.fixture
+def base_url(app: Flask) -> Iterator[str]:
+    """The web process alone, over real HTTP."""
+    server = make_server("127.0.0.1", free_port(), app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.shutdown()
+    thread.join()
+
+
+@pytest.fixture
+def doubtful(app: Flask, session: Session) -> int:
+    """Ann's message is in doubt, Bob's failed."""
+    now = datetime.now(UTC)
+    today = now.date()
+    days = {"start_date": today - timedelta(days=2), "end_date": today + timedelta(days=9)}
+    campaign = add_campaign(session, name="Autumn sale", timezone="UTC", **days)
+    for name in ("Ann", "Bob"):
+        add_contact(session, campaign, name)
+    at = (now - timedelta(minutes=5)).replace(second=0, microsecond=0)
+    add_scenario(session, campaign, name="Opening", date=at.date(), time=at.time())
+    queue = app.extensions["jobqueue"]
+    (emailer_id,) = planning.plan_campaign(session, now, queue, campaign.id)
+    emailers.send(session, now, queue, emailer_id, timedelta(hours=2))
+    claim = deliveries.claim(session, now, LEASE)
+    assert claim is not None
+    ann, bob = (due.id for due in deliveries.load(session, now, claim))
+    failed = deliveries.Outcome(bob, "failed", now, reason="the mailbox does not take mail")
+    step = deliveries.Step(claim, starts=[ann], refusals=[failed])
+    deliveries.advance(session, now, LEASE, [step])
+    deliveries.rescue(session, now + timedelta(minutes=1), "hold")
+    emailers.finish(session, now, emailer_id)
+    return emailer_id
+
+
+@pytest.mark.browser
+def test_pages_that_only_trouble_or_company_leads_to(
+    chromium: Browser, app: Flask, base_url: str, doubtful: int
+) -> None:
+    now = datetime.now(UTC)
+    with app.app_context():
+        owner = users.create_user(db.session(), now, OWNER, PASSWORD, users.OWNER)
+        marie = users.create_user(
+            db.session(), now, "marie@shop.example", PASSWORD, users.MARKETER
+        ).id
+        assert owner.id != marie
+    folder = Path(__file__).parent / "shots" / "seldom"
+    viewer = Viewer(chromium, base_url, folder)
+    page = viewer.page
+    page.goto("/login")
+    page.get_by_label("Email").fill(OWNER)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("heading", name="Needs you").wait_for()
+    for name, path in (
+        ("home-doubt", "/"),
+        ("emailer-doubt", f"/emailers/{doubtful}"),
+        ("doubts", f"/emailers/{doubtful}/doubts"),
+        ("retry", f"/emailers/{doubtful}/retry"),
+        ("users", "/users/"),
+        ("user-remove", f"/users/{marie}/remove"),
+        ("activity", "/activity/"),
+    ):
+        answer = page.goto(path)
+        assert answer is not None
+        assert answer.status == 200, path
+        viewer.look(name)
+    page.goto(f"/emailers/{doubtful}/doubts")
+    page.get_by_role("button", name="It arrived (ann@people.example)").click()
+    page.get_by_text("1 message settled as sent.").wait_for()
+    assert viewer.complaints == []
+    viewer.close()
