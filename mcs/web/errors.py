@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from flask import Flask, render_template
 from flask_wtf.csrf import CSRFError
+from sqlalchemy.exc import DataError
 from werkzeug.exceptions import HTTPException
 
+from mcs.extensions import db
 from mcs.services.unknown import Unknown
 
 
@@ -44,7 +46,14 @@ def init_app(app: Flask) -> None:
     """Register a page for each of the errors above."""
     app.register_error_handler(HTTPException, show_error)
     app.register_error_handler(Unknown, lambda error: answer(PAGES[404], 404))
+    app.register_error_handler(DataError, refuse_value)
     app.register_error_handler(CSRFError, lambda error: answer(CSRF_PAGE, 400))
+
+
+def refuse_value(_error: DataError) -> tuple[str, int]:
+    """A value that PostgreSQL cannot hold, such as a NUL or a number beyond its columns."""
+    db.session.rollback()
+    return answer(PAGES[400], 400)
 
 
 def show_error(error: HTTPException) -> tuple[str, int] | HTTPException:
