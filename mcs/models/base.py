@@ -7,14 +7,14 @@ from sqlalchemy import DateTime, Dialect, Engine, MetaData, event, types
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase
 
+MYSQL = ("mysql", "mariadb")
+_ZONELESS = ("sqlite", *MYSQL)
 # MySQL compares texts without regard to case unless told otherwise: A-17 and a-17 are two orders.
 BINARY_ON_MYSQL = {
     f"{dialect}_{option}": value
-    for dialect in ("mysql", "mariadb")
+    for dialect in MYSQL
     for option, value in (("charset", "utf8mb4"), ("collate", "utf8mb4_bin"), ("engine", "InnoDB"))
 }
-_MYSQL = ("mysql", "mariadb")
-_ZONELESS = ("sqlite", *_MYSQL)
 
 
 class Base(DeclarativeBase):
@@ -42,7 +42,7 @@ class UtcDateTime(types.TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> types.TypeEngine[Any]:
-        if dialect.name in _MYSQL:
+        if dialect.name in MYSQL:
             # Without a precision, MySQL rounds to the second: half of all would be early.
             return dialect.type_descriptor(mysql.DATETIME(fsp=6))
         return dialect.type_descriptor(DateTime(timezone=True))

@@ -20,6 +20,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement, GenericFunction
 
+from mcs.models.base import MYSQL
+
 
 class random_hex(GenericFunction[str]):
     """32 random hexadecimal digits, drawn anew for each row."""
@@ -46,8 +48,10 @@ def insert_into(session: Session, table: Any) -> postgresql.Insert | sqlite.Inse
 
 def among(column: Any, values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:
     """``column IN (values)`` for thousands of them: one parameter, so that the statement stays
-    the same and is prepared once, whatever their number."""
-    return _among(column, bindparam(None, values, type_=_Many(column.type), unique=True))
+    the same and is prepared once, whatever their number. (MySQL has no such thing: it gets a
+    parameter for each.)"""
+    many = bindparam(None, values, type_=_Many(column.type), unique=True)
+    return _among(column, many, column.in_(values))
 
 
 class _Many(types.TypeDecorator[Sequence[Any]]):
@@ -78,18 +82,23 @@ class _among(GenericFunction[bool]):
 
 @compiles(_among, "sqlite")
 def _among_sqlite(element: _among, compiler: Any, **options: Any) -> str:
-    column, values = (compiler.process(part, **options) for part in element.clauses)
+    column, values = (compiler.process(part, **options) for part in element.clauses.clauses[:2])
     return f"{column} IN (SELECT value FROM json_each({values}))"
 
 
 @compiles(_among, "postgresql")
 def _among_postgresql(element: _among, compiler: Any, **options: Any) -> str:
-    column, values = (compiler.process(part, **options) for part in element.clauses)
+    column, values = (compiler.process(part, **options) for part in element.clauses.clauses[:2])
     return f"{column} = ANY({values})"
 
 
-def records(rows: Sequence[Sequence[str]]) -> TableValuedAlias:
-    """Thousands of rows of texts as one parameter, to select from: ``field(records, 0)`` ...
+@compiles(_among, *MYSQL)
+def _among_mysql(element: _among, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.clauses.clauses[2], **options))
+
+
+def records(rows: Sequence[Sequence[str | int | None]]) -> TableValuedAlias:
+    """Thousands of rows as one parameter, to select from: ``cell(records, 0)`` ...
 
     Ten times cheaper than a parameter per cell.
     """
@@ -98,9 +107,9 @@ def records(rows: Sequence[Sequence[str]]) -> TableValuedAlias:
     )
 
 
-def field(rows: TableValuedAlias, place: int, of: types.TypeEngine[Any]) -> ColumnElement[Any]:
+def cell(rows: TableValuedAlias, place: int, of: types.TypeEngine[Any]) -> ColumnElement[Any]:
     """A cell of ``records`` as a column: a text, or a text of JSON for a JSON column."""
-    return _field(rows.c.value, place, type_=of)
+    return _cell(rows.c.value, place, type_=of)
 
 
 class _records(GenericFunction[Any]):
@@ -117,7 +126,13 @@ def _records_postgresql(element: _records, compiler: Any, **options: Any) -> str
     return f"json_array_elements(CAST({compiler.process(element.clauses, **options)} AS JSON))"
 
 
-class _field(FunctionElement[Any]):
+@compiles(_records, *MYSQL)
+def _records_mysql(element: _records, compiler: Any, **options: Any) -> str:
+    rows = compiler.process(element.clauses, **options)
+    return f"JSON_TABLE({rows}, '$[*]' COLUMNS (value JSON PATH '$'))"
+
+
+class _cell(FunctionElement[Any]):
     inherit_cache = False
 
     def __init__(self, value: Any, place: int, type_: types.TypeEngine[Any]) -> None:
@@ -125,12 +140,17 @@ class _field(FunctionElement[Any]):
         self.place, self.type = place, type_
 
 
-@compiles(_field, "sqlite")
-def _field_sqlite(element: _field, compiler: Any, **options: Any) -> str:
+@compiles(_cell, "sqlite")
+def _cell_sqlite(element: _cell, compiler: Any, **options: Any) -> str:
     return f"json_extract({compiler.process(element.clauses, **options)}, '$[{element.place}]')"
 
 
-@compiles(_field, "postgresql")
-def _field_postgresql(element: _field, compiler: Any, **options: Any) -> str:
+@compiles(_cell, "postgresql")
+def _cell_postgresql(element: _cell, compiler: Any, **options: Any) -> str:
     text = f"{compiler.process(element.clauses, **options)} ->> {element.place}"
     return f"CAST({text} AS JSON)" if isinstance(element.type, JSON) else f"({text})"
+
+
+@compiles(_cell, *MYSQL)
+def _cell_mysql(element: _cell, compiler: Any, **options: Any) -> str:
+    return f"JSON_VALUE({compiler.process(element.clauses, **options)}, '$[{element.place}]')"

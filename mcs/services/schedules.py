@@ -7,15 +7,28 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import bindparam, insert, literal, or_, select, update
+from sqlalchemy import (
+    Integer,
+    String,
+    bindparam,
+    cast,
+    exists,
+    insert,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from mcs.core import sequences
 from mcs.core.sequences import Change, Enrolment, Planned, Standing
-from mcs.models import Action, Schedule
-from mcs.models.base import UtcDateTime
-from mcs.services.definitions import Plan, load
+from mcs.models import Action, Campaign, Schedule
+from mcs.models.base import MYSQL, UtcDateTime
+from mcs.models.sql import among, cell, records
+from mcs.services.definitions import Plan, known, load
 from mcs.services.transactions import writing
 
 # Large enough that a commit costs little per subject, small enough that nobody waits long.
@@ -100,10 +113,11 @@ def enrol(
     for last_try in (False, True):
         try:
             with writing(session):
-                plan = load(session, campaign)
-                _refuse_unwritable(plan, who)
-                return _enrol(session, now, plan, who, restart)
-        except IntegrityError:
+                made = None if restart else _begin_unseen(session, now, campaign, who)
+                if made is None:
+                    made = _enrol(session, now, load(session, campaign), who, restart)
+                return made
+        except (IntegrityError, _Overtaken):
             # Somebody enrolled the same subject in the same moment: there is one now.
             if last_try:
                 raise
@@ -198,14 +212,29 @@ def check(who: Subject) -> None:
 # Enrolling one.
 
 
+def _begin_unseen(
+    session: Session, now: datetime, campaign: int | str, who: Subject
+) -> Enrolled | None:
+    """Begin by the plan that is known, without reading anything first: most subjects are new.
+
+    None where that will not do: no plan is known, it is no longer the campaign's, or the subject
+    has begun before.
+    """
+    plan = known(session, campaign)
+    if plan is None or _unwritable(plan, who):
+        return None
+    return _begin(session, now, plan, who, 1)
+
+
 def _enrol(session: Session, now: datetime, plan: Plan, who: Subject, restart: bool) -> Enrolled:
+    _refuse_unwritable(plan, who)
     latest = _latest(session, plan.campaign_id, who.subject, who.subject_id)
     if latest is None:
-        return _begin(session, now, plan, who, 1)
+        return _surely(_begin(session, now, plan, who, 1))
     if restart:
         _set_active(session, now, latest.id, active=False)
         withdraw(session, now, [latest.id], sequences.UNSCHEDULED)
-        return _begin(session, now, plan, who, latest.run + 1)
+        return _surely(_begin(session, now, plan, who, latest.run + 1))
     contact_id = latest.contact_id if who.contact_id is None else who.contact_id
     if contact_id != latest.contact_id:
         _set_active(session, now, latest.id, active=latest.active, contact_id=contact_id)
@@ -217,23 +246,25 @@ def _enrol(session: Session, now: datetime, plan: Plan, who: Subject, restart: b
     return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "resumed")
 
 
-def _begin(session: Session, now: datetime, plan: Plan, who: Subject, run: int) -> Enrolled:
+def _begin(session: Session, now: datetime, plan: Plan, who: Subject, run: int) -> Enrolled | None:
+    """A new run, if the plan is still the campaign's and there is no such run: else None."""
     connection = session.connection()
+    returning = connection.dialect.name not in MYSQL
     made = connection.execute(
-        _BEGIN,
+        _BEGIN_RETURNING if returning else _BEGIN,
         {
-            "campaign_id": plan.campaign_id,
-            "subject": who.subject,
-            "subject_id": who.subject_id,
-            "run": run,
-            "active": True,
-            "contact_id": who.contact_id,
-            "started_at": now,
-            "updated_at": now,
+            "campaign": plan.campaign_id,
+            "edition": plan.edition,
+            "kind": who.subject,
+            "name": who.subject_id,
+            "number": run,
+            "contact": who.contact_id,
+            "now": now,
         },
     )
-    assert made.inserted_primary_key is not None
-    schedule_id: int = made.inserted_primary_key[0]
+    schedule_id = made.scalar() if returning else made.rowcount and made.lastrowid
+    if not schedule_id:
+        return None
     enrolment = Enrolment(plan.name, who.subject, who.subject_id, run, now)
     planned = sequences.plan(plan.definitions, plan.calendar, enrolment)
     if planned:
@@ -241,8 +272,46 @@ def _begin(session: Session, now: datetime, plan: Plan, who: Subject, run: int) 
     return Enrolled(schedule_id, run, now, who.contact_id, "began")
 
 
-_BEGIN: Any = insert(Schedule.__table__)  # type: ignore[arg-type]  # a Table, seen as FromClause
+_SCHEDULE = ["campaign_id", "subject", "subject_id", "run", "active", "contact_id"]
+_SCHEDULE += ["started_at", "updated_at"]
+_SUBJECT = (
+    Schedule.campaign_id == bindparam("campaign"),
+    Schedule.subject == bindparam("kind"),
+    Schedule.subject_id == bindparam("name"),
+)
+# Shares the campaign's lock, as ``load`` does.
+_BEGIN: Any = insert(Schedule.__table__).from_select(  # type: ignore[arg-type]  # a Table, seen as FromClause
+    _SCHEDULE,
+    select(
+        Campaign.id,
+        bindparam("kind", type_=String()),
+        bindparam("name", type_=String()),
+        bindparam("number", type_=Integer()),
+        true(),
+        bindparam("contact", type_=Integer()),
+        bindparam("now", type_=UtcDateTime()),
+        bindparam("now", type_=UtcDateTime()),
+    )
+    .where(
+        Campaign.id == bindparam("campaign"),
+        Campaign.edition == bindparam("edition"),
+        ~exists().where(*_SUBJECT, Schedule.run == bindparam("number")),
+    )
+    .with_for_update(read=True, of=Campaign),
+    include_defaults=False,
+)
+_BEGIN_RETURNING = _BEGIN.returning(Schedule.id)
 _BEAR: Any = insert(Action.__table__)  # type: ignore[arg-type]
+
+
+class _Overtaken(Exception):
+    """There is the very run that was about to begin."""
+
+
+def _surely(made: Enrolled | None) -> Enrolled:
+    if made is None:
+        raise _Overtaken
+    return made
 
 
 def _born(now: datetime, plan: Plan, schedule_id: int, one: Planned) -> dict[str, Any]:
@@ -267,11 +336,7 @@ def _latest(session: Session, campaign_id: int, subject: str, subject_id: str) -
 
 _LATEST = (
     select(Schedule.id, Schedule.run, Schedule.active, Schedule.contact_id, Schedule.started_at)
-    .where(
-        Schedule.campaign_id == bindparam("campaign"),
-        Schedule.subject == bindparam("kind"),
-        Schedule.subject_id == bindparam("name"),
-    )
+    .where(*_SUBJECT)
     .order_by(Schedule.run.desc())
     .limit(1)
 )
@@ -288,8 +353,12 @@ def _set_active(
     )
 
 
+def _unwritable(plan: Plan, who: Subject) -> bool:
+    return plan.writes and who.contact_id is None
+
+
 def _refuse_unwritable(plan: Plan, who: Subject) -> None:
-    if plan.writes and who.contact_id is None:
+    if _unwritable(plan, who):
         raise Refused("contact", "a step of this campaign sends email: say to whom")
 
 
@@ -341,7 +410,7 @@ def _existing(
             .where(
                 Schedule.campaign_id == campaign_id,
                 Schedule.subject == subject,
-                Schedule.subject_id.in_(subject_ids),
+                among(Schedule.subject_id, subject_ids),
             )
             .distinct()
         )
@@ -373,20 +442,23 @@ def _insert_schedules(
     session: Session, now: datetime, campaign_id: int, new: Sequence[Subject]
 ) -> list[int]:
     """Their ids, in the order of ``new``."""
-    rows = [
-        {
-            "campaign_id": campaign_id,
-            "subject": who.subject,
-            "subject_id": who.subject_id,
-            "run": 1,
-            "active": True,
-            "contact_id": who.contact_id,
-            "started_at": now,
-            "updated_at": now,
-        }
-        for who in new
-    ]
-    session.connection().execute(_BEGIN, rows)
+    rows = records([(who.subject, who.subject_id, who.contact_id) for who in new])
+    session.connection().execute(
+        insert(Schedule.__table__).from_select(  # type: ignore[arg-type]
+            _SCHEDULE,
+            select(
+                literal(campaign_id),
+                cell(rows, 0, Schedule.subject.type),
+                cell(rows, 1, Schedule.subject_id.type),
+                literal(1),
+                true(),
+                cast(cell(rows, 2, String()), Integer()),
+                literal(now, UtcDateTime()),
+                literal(now, UtcDateTime()),
+            ),
+            include_defaults=False,
+        )
+    )
     found: dict[tuple[str, str], int] = {}
     for subject in {who.subject for who in new}:
         found |= {
@@ -395,7 +467,7 @@ def _insert_schedules(
                 select(Schedule.id, Schedule.subject_id).where(
                     Schedule.campaign_id == campaign_id,
                     Schedule.subject == subject,
-                    Schedule.subject_id.in_([w.subject_id for w in new if w.subject == subject]),
+                    among(Schedule.subject_id, [w.subject_id for w in new if w.subject == subject]),
                 )
             )
         }
@@ -408,7 +480,7 @@ def _insert_for_all(session: Session, ids: Sequence[int], row: dict[str, Any]) -
     columns = [literal(value, table.c[name].type) for name, value in given.items()]
     session.execute(
         insert(table).from_select(  # type: ignore[arg-type]
-            ["schedule_id", *given], select(Schedule.id, *columns).where(Schedule.id.in_(ids))
+            ["schedule_id", *given], select(Schedule.id, *columns).where(among(Schedule.id, ids))
         )
     )
 

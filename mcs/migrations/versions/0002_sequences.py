@@ -17,6 +17,10 @@ depends_on = None
 
 
 def upgrade():
+    with op.batch_alter_table("campaigns") as batch_op:
+        batch_op.add_column(
+            sa.Column("edition", sa.String(length=16), nullable=False, server_default="")
+        )
     _action_definitions()
     _schedules()
     _actions()
