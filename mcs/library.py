@@ -55,6 +55,7 @@ from mcs.models import (
     Contact,
     Schedule,
     configure_engine,
+    ping_when_rested,
 )
 from mcs.services import actions, definitions, runners, schedules, sequences
 from mcs.services.actions import Found
@@ -722,7 +723,7 @@ def _options(db: str | Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _engine(options: Mapping[str, Any]) -> Engine:
     url = _url(options)
-    settings: dict[str, Any] = {"echo": bool(options.get("logging", False)), "pool_pre_ping": True}
+    settings: dict[str, Any] = {"echo": bool(options.get("logging", False))}
     dialect = url.get_backend_name()
     if dialect in ("mysql", "mariadb"):
         # What a worker reads must not be older than what others have committed.
@@ -732,7 +733,7 @@ def _engine(options: Mapping[str, Any]) -> Engine:
         if dialect != "postgresql" or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(schema)):
             raise BadArgument("db['schema']", f"{schema!r}: a plain name, and only on PostgreSQL")
         settings["execution_options"] = {"schema_translate_map": {None: schema}}
-    return configure_engine(create_engine(url, **settings))
+    return ping_when_rested(configure_engine(create_engine(url, **settings)))
 
 
 def _url(options: Mapping[str, Any]) -> URL:

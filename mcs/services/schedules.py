@@ -11,7 +11,6 @@ from sqlalchemy import (
     Integer,
     String,
     bindparam,
-    cast,
     exists,
     insert,
     literal,
@@ -27,7 +26,7 @@ from mcs.core import sequences
 from mcs.core.sequences import Change, Enrolment, Planned, Standing
 from mcs.models import Action, Campaign, Schedule
 from mcs.models.base import MYSQL, UtcDateTime
-from mcs.models.sql import among, cell, records
+from mcs.models.sql import among, cell, packed, records
 from mcs.services.definitions import Plan, known, load
 from mcs.services.transactions import writing
 
@@ -267,8 +266,7 @@ def _begin(session: Session, now: datetime, plan: Plan, who: Subject, run: int) 
         return None
     enrolment = Enrolment(plan.name, who.subject, who.subject_id, run, now)
     planned = sequences.plan(plan.definitions, plan.calendar, enrolment)
-    if planned:
-        connection.execute(_BEAR, [_born(now, plan, schedule_id, one) for one in planned])
+    _bear(session, [_born(now, plan, schedule_id, one) for one in planned])
     return Enrolled(schedule_id, run, now, who.contact_id, "began")
 
 
@@ -301,7 +299,22 @@ _BEGIN: Any = insert(Schedule.__table__).from_select(  # type: ignore[arg-type] 
     include_defaults=False,
 )
 _BEGIN_RETURNING = _BEGIN.returning(Schedule.id)
-_BEAR: Any = insert(Action.__table__)  # type: ignore[arg-type]
+
+
+def _bear(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert actions, each in the order of _ACTION."""
+    if rows:
+        session.connection().execute(_BEAR, {"rows": packed(rows)})
+
+
+_ACTION = ["schedule_id", "key", "occurrence", "state", "reason", "expected_at", "due_at"]
+_ACTION += ["ended_at", "attempts"]
+_ROWS = records("rows")
+_BEAR: Any = insert(Action.__table__).from_select(  # type: ignore[arg-type]
+    _ACTION,
+    select(*(cell(_ROWS, n, Action.__table__.c[name].type) for n, name in enumerate(_ACTION))),
+    include_defaults=False,
+)
 
 
 class _Overtaken(Exception):
@@ -314,19 +327,11 @@ def _surely(made: Enrolled | None) -> Enrolled:
     return made
 
 
-def _born(now: datetime, plan: Plan, schedule_id: int, one: Planned) -> dict[str, Any]:
+def _born(now: datetime, plan: Plan, schedule_id: int, one: Planned) -> tuple[Any, ...]:
     reason = one.reason or ("" if plan.running else sequences.SWITCHED_OFF)
-    return {
-        "schedule_id": schedule_id,
-        "key": one.key,
-        "occurrence": one.occurrence,
-        "state": "cancelled" if reason else "pending",
-        "reason": reason,
-        "expected_at": one.expected_at,
-        "due_at": one.expected_at,
-        "ended_at": now if reason else None,
-        "attempts": 0,
-    }
+    state, ended_at = ("cancelled", now) if reason else ("pending", None)
+    at = one.expected_at
+    return (schedule_id, one.key, one.occurrence, state, reason, at, at, ended_at, 0)
 
 
 def _latest(session: Session, campaign_id: int, subject: str, subject_id: str) -> Any:
@@ -434,8 +439,7 @@ def _begin_all(session: Session, now: datetime, plan: Plan, new: Sequence[Subjec
             drawn, plan.calendar, Enrolment(plan.name, who.subject, who.subject_id, 1, now)
         )
     ]
-    if rows:
-        session.connection().execute(_BEAR, rows)
+    _bear(session, rows)
 
 
 def _insert_schedules(
@@ -452,7 +456,7 @@ def _insert_schedules(
                 cell(rows, 1, Schedule.subject_id.type),
                 literal(1),
                 true(),
-                cast(cell(rows, 2, String()), Integer()),
+                cell(rows, 2, Schedule.contact_id.type),
                 literal(now, UtcDateTime()),
                 literal(now, UtcDateTime()),
             ),
@@ -474,13 +478,16 @@ def _insert_schedules(
     return [found[who.subject, who.subject_id] for who in new]
 
 
-def _insert_for_all(session: Session, ids: Sequence[int], row: dict[str, Any]) -> None:
+def _insert_for_all(session: Session, ids: Sequence[int], row: Sequence[Any]) -> None:
     table = Action.__table__
-    given = {name: value for name, value in row.items() if name != "schedule_id"}
-    columns = [literal(value, table.c[name].type) for name, value in given.items()]
-    session.execute(
+    columns = [
+        literal(value, table.c[name].type) for name, value in zip(_ACTION[1:], row[1:], strict=True)
+    ]
+    session.connection().execute(
         insert(table).from_select(  # type: ignore[arg-type]
-            ["schedule_id", *given], select(Schedule.id, *columns).where(among(Schedule.id, ids))
+            _ACTION,
+            select(Schedule.id, *columns).where(among(Schedule.id, ids)),
+            include_defaults=False,
         )
     )
 
@@ -552,28 +559,26 @@ def _write(
     born, moved = [], []
     for schedule_id, made in changes.items():
         for change in made:
-            row = _row(now, change)
+            state, ended_at = ("cancelled", now) if change.reason else ("pending", None)
+            at = change.expected_at
             known = standing[schedule_id].get((change.key, change.occurrence))
-            if known is not None:
-                moved.append({"row_id": known[1], **row})
+            if known is None:
+                place = (schedule_id, change.key, change.occurrence)
+                born.append((*place, state, change.reason, at, at, ended_at, 0))
             else:
-                place = {"key": change.key, "occurrence": change.occurrence, "attempts": 0}
-                born.append({"schedule_id": schedule_id, **place, **row})
-    if born:
-        session.connection().execute(_BEAR, born)
+                moved.append(
+                    {
+                        "row_id": known[1],
+                        "state": state,
+                        "reason": change.reason,
+                        "expected_at": at,
+                        "due_at": at,
+                        "ended_at": ended_at,
+                    }
+                )
+    _bear(session, born)
     if moved:
         session.connection().execute(_MOVE, moved)
-
-
-def _row(now: datetime, change: Change) -> dict[str, Any]:
-    cancelled = change.reason != ""
-    return {
-        "state": "cancelled" if cancelled else "pending",
-        "reason": change.reason,
-        "expected_at": change.expected_at,
-        "due_at": change.expected_at,
-        "ended_at": now if cancelled else None,
-    }
 
 
 # What has been claimed since it was read is left alone: it is running.
