@@ -1,7 +1,7 @@
 """Schedules: enrol subjects in a campaign's sequence, withdraw them, keep their actions in line."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from mcs.core import sequences
 from mcs.core.sequences import Change, Enrolment, Planned, Standing
 from mcs.models import Action, Campaign, Schedule
-from mcs.models.base import MYSQL, UtcDateTime
+from mcs.models.base import UtcDateTime
 from mcs.models.sql import among, cell, packed, records
 from mcs.services.definitions import Plan, known, load
 from mcs.services.transactions import writing
@@ -247,10 +247,10 @@ def _enrol(session: Session, now: datetime, plan: Plan, who: Subject, restart: b
 
 def _begin(session: Session, now: datetime, plan: Plan, who: Subject, run: int) -> Enrolled | None:
     """A new run, if the plan is still the campaign's and there is no such run: else None."""
-    connection = session.connection()
-    returning = connection.dialect.name not in MYSQL
-    made = connection.execute(
-        _BEGIN_RETURNING if returning else _BEGIN,
+    enrolment = Enrolment(plan.name, who.subject, who.subject_id, run, now)
+    planned = sequences.plan(plan.definitions, plan.calendar, enrolment)
+    schedule_id = _insert_run(
+        session,
         {
             "campaign": plan.campaign_id,
             "edition": plan.edition,
@@ -260,16 +260,33 @@ def _begin(session: Session, now: datetime, plan: Plan, who: Subject, run: int) 
             "contact": who.contact_id,
             "now": now,
         },
+        [_born(now, plan, None, one) for one in planned],
     )
-    schedule_id = made.scalar() if returning else made.rowcount and made.lastrowid
-    if not schedule_id:
+    if schedule_id is None:
         return None
-    enrolment = Enrolment(plan.name, who.subject, who.subject_id, run, now)
-    planned = sequences.plan(plan.definitions, plan.calendar, enrolment)
-    _bear(session, [_born(now, plan, schedule_id, one) for one in planned])
     return Enrolled(schedule_id, run, now, who.contact_id, "began")
 
 
+def _insert_run(
+    session: Session, schedule: Mapping[str, Any], rows: Sequence[tuple[Any, ...]]
+) -> int | None:
+    """Insert a schedule and its actions; its id, or None as ``_begin`` says."""
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        # The only one that can do it all in one round trip.
+        found = connection.execute(_BEGIN_WHOLE, {**schedule, "rows": packed(rows)}).scalar()
+        return None if found is None else int(found)
+    made = connection.execute(_BEGIN, schedule)
+    if made.rowcount != 1:
+        return None
+    _bear(session, [(made.lastrowid, *row[1:]) for row in rows])
+    return int(made.lastrowid)
+
+
+_ACTION = ["schedule_id", "key", "occurrence", "state", "reason", "expected_at", "due_at"]
+_ACTION += ["ended_at", "attempts"]
+_ROWS = records("rows")
+_CELLS = [cell(_ROWS, place, Action.__table__.c[name].type) for place, name in enumerate(_ACTION)]
 _SCHEDULE = ["campaign_id", "subject", "subject_id", "run", "active", "contact_id"]
 _SCHEDULE += ["started_at", "updated_at"]
 _SUBJECT = (
@@ -298,7 +315,6 @@ _BEGIN: Any = insert(Schedule.__table__).from_select(  # type: ignore[arg-type] 
     .with_for_update(read=True, of=Campaign),
     include_defaults=False,
 )
-_BEGIN_RETURNING = _BEGIN.returning(Schedule.id)
 
 
 def _bear(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -307,13 +323,24 @@ def _bear(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
         session.connection().execute(_BEAR, {"rows": packed(rows)})
 
 
-_ACTION = ["schedule_id", "key", "occurrence", "state", "reason", "expected_at", "due_at"]
-_ACTION += ["ended_at", "attempts"]
-_ROWS = records("rows")
 _BEAR: Any = insert(Action.__table__).from_select(  # type: ignore[arg-type]
     _ACTION,
-    select(*(cell(_ROWS, n, Action.__table__.c[name].type) for n, name in enumerate(_ACTION))),
+    select(*_CELLS),
     include_defaults=False,
+)
+
+
+_BEGUN = _BEGIN.returning(Schedule.id).cte("begun")
+_BEGIN_WHOLE: Any = select(
+    _BEGUN.c.id
+).add_cte(
+    insert(Action.__table__)  # type: ignore[arg-type]
+    .from_select(
+        _ACTION,
+        select(_BEGUN.c.id, *_CELLS[1:]).select_from(_BEGUN.join(_ROWS, true())),
+        include_defaults=False,
+    )
+    .cte("born")
 )
 
 
@@ -327,7 +354,7 @@ def _surely(made: Enrolled | None) -> Enrolled:
     return made
 
 
-def _born(now: datetime, plan: Plan, schedule_id: int, one: Planned) -> tuple[Any, ...]:
+def _born(now: datetime, plan: Plan, schedule_id: int | None, one: Planned) -> tuple[Any, ...]:
     reason = one.reason or ("" if plan.running else sequences.SWITCHED_OFF)
     state, ended_at = ("cancelled", now) if reason else ("pending", None)
     at = one.expected_at
@@ -430,7 +457,7 @@ def _begin_all(session: Session, now: datetime, plan: Plan, new: Sequence[Subjec
     # statement for each action.
     nobody = Enrolment(plan.name, "", "", 1, now)
     for one in sequences.plan(shared, plan.calendar, nobody):
-        row = _born(now, plan, 0, one)
+        row = _born(now, plan, None, one)
         _insert_for_all(session, ids, row)
     rows = [
         _born(now, plan, schedule_id, one)
