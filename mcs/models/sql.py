@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
+from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.functions import FunctionElement, GenericFunction
 
 from mcs.models.base import MYSQL, UtcDateTime
@@ -48,6 +49,20 @@ def insert_into(session: Session, table: Any) -> postgresql.Insert | sqlite.Inse
     """An INSERT that can be told what to do ON CONFLICT."""
     is_postgres = session.get_bind().dialect.name == "postgresql"
     return postgresql.insert(table) if is_postgres else sqlite.insert(table)
+
+
+class Analyze(Executable, ClauseElement):
+    """PostgreSQL's ANALYZE of one table."""
+
+    inherit_cache = False
+
+    def __init__(self, table: Any) -> None:
+        self.table = table
+
+
+@compiles(Analyze, "postgresql")
+def _analyze(element: Analyze, compiler: Any, **_options: Any) -> str:
+    return f"ANALYZE {compiler.preparer.format_table(element.table)}"
 
 
 def among(column: Any, values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:

@@ -32,6 +32,7 @@ from mcs.core.retries import next_attempt
 from mcs.core.states import ACTION_STATES
 from mcs.models import Action, ActionDefinition, Campaign, Contact, Schedule
 from mcs.models.base import UtcDateTime
+from mcs.models.sql import among
 from mcs.services import definitions, schedules
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
@@ -70,8 +71,7 @@ class Claimed(NamedTuple):
     idempotency_key: str
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """What became of a call. ``error`` says why it failed; without it, it is complete."""
 
     claimed: Claimed
@@ -200,7 +200,10 @@ def next_due(
 ) -> datetime | None:
     """When the next action that such a worker could run is due, or its lease ends."""
     due = session.scalar(
-        _runnable(select(Action.due_at), callbacks, campaign_ids).order_by(Action.due_at).limit(1)
+        select(Action.due_at)
+        .where(*_runnable(callbacks, campaign_ids))
+        .order_by(Action.due_at)
+        .limit(1)
     )
     lease = session.scalar(
         select(func.min(Action.lease_until)).where(
@@ -274,12 +277,7 @@ def _claim(
     callbacks: Collection[str],
     campaign_ids: Collection[int] | None,
 ) -> list[Claimed]:
-    query = _runnable(_CLAIMABLE, callbacks, campaign_ids).where(Action.due_at <= now)
-    query = query.order_by(Action.due_at, Action.id).limit(room)
-    if session.get_bind().dialect.name == "postgresql":
-        # So that workers pass each other by; elsewhere the conditional update sorts them out.
-        query = query.with_for_update(skip_locked=True, of=Action)
-    rows = session.execute(query).all()
+    rows = session.execute(_claimable(session, now, room, callbacks, campaign_ids)).all()
     over = [row.id for row in rows if now >= _ends(row.end_date, row.timezone)]
     if over:
         _cancel(session, now, over, sequences.TOO_LATE)
@@ -290,7 +288,7 @@ def _claim(
     token = secrets.token_urlsafe(12)
     taken = session.execute(
         update(Action)
-        .where(Action.id.in_([row.id for row in rows]), Action.state == "pending")
+        .where(among(Action.id, [row.id for row in rows]), Action.state.not_in(_NOT_PENDING))
         .values(
             state="processing",
             claim_token=token,
@@ -308,44 +306,63 @@ def _claim(
     return [_claimed(row, token) for row in rows]
 
 
-_CLAIMABLE: Any = select(
-    Action.id,
-    Action.schedule_id,
-    Action.key,
-    Action.occurrence,
-    Action.attempts,
-    Action.expected_at,
-    Schedule.campaign_id,
-    Schedule.subject,
-    Schedule.subject_id,
-    Schedule.run,
-    Schedule.contact_id,
-    Campaign.uid,
-    Campaign.key.label("campaign_key"),
-    Campaign.end_date,
-    Campaign.timezone,
-    ActionDefinition.callback,
-    ActionDefinition.config,
-    ActionDefinition.max_attempts,
-    ActionDefinition.repeat,
-)
+def _claimable(
+    session: Session,
+    now: datetime,
+    room: int,
+    callbacks: Collection[str],
+    campaign_ids: Collection[int] | None,
+) -> Select[Any]:
+    """The actions that have been due the longest, with all that a claim tells of them."""
+    due = (
+        select(Action.id)
+        .where(*_runnable(callbacks, campaign_ids), Action.due_at <= now)
+        .order_by(Action.due_at)
+        .limit(room)
+    )
+    if session.get_bind().dialect.name == "postgresql":
+        # So that workers pass each other by; elsewhere the conditional update sorts them out.
+        due = due.with_for_update(skip_locked=True)
+    first = due.subquery()
+    return _CLAIMABLE.join(first, first.c.id == Action.id).order_by(Action.due_at, Action.id)  # type: ignore[no-any-return]
 
 
 def _runnable(
-    query: Select[Any], callbacks: Collection[str], campaign_ids: Collection[int] | None
-) -> Select[Any]:
-    """What a worker with these callbacks could run once it is due."""
-    query = _wanted(query).where(
+    callbacks: Collection[str], campaign_ids: Collection[int] | None
+) -> tuple[ColumnElement[bool], ...]:
+    """What a worker with these callbacks could run once it is due.
+
+    Asked of the actions one by one, oldest first: whatever a database knows of its tables, it
+    then finds nothing better than to go along the index of what is due, until it has enough. As a
+    join, PostgreSQL sorted all that was due for each claim.
+    """
+    callback = _CALLBACK
+    if campaign_ids is not None:
+        callback = callback.where(Campaign.id.in_(campaign_ids))
+    return (
         Action.state == "pending",
         Action.due_at.is_not(None),
+        callback.scalar_subquery().in_(callbacks),
+    )
+
+
+_CALLBACK = (
+    select(ActionDefinition.callback)
+    .join(Campaign, Campaign.id == ActionDefinition.campaign_id)
+    .join(Schedule, Schedule.campaign_id == Campaign.id)
+    .where(
+        Schedule.id == Action.schedule_id,
+        ActionDefinition.key == Action.key,
         Schedule.active,
         Campaign.active,
         Campaign.archived_at.is_(None),
-        ActionDefinition.callback.in_(callbacks),
     )
-    return query if campaign_ids is None else query.where(Campaign.id.in_(campaign_ids))
+    .correlate(Action)
+)
 
 
+# Pending, said so that no database looks for all that is pending among the actions of a claim.
+_NOT_PENDING = [state for state in ACTION_STATES if state != "pending"]
 _WHETHER_WANTED: Any = select(
     Action.id,
     Schedule.active,
@@ -355,7 +372,7 @@ _WHETHER_WANTED: Any = select(
 )
 
 
-def _wanted(query: Select[Any]) -> Select[Any]:
+def _wanted(query: Any) -> Any:
     """Actions with their schedule and campaign, and their definition while there is one."""
     return (
         query.join(Schedule, Schedule.id == Action.schedule_id)
@@ -369,6 +386,31 @@ def _wanted(query: Select[Any]) -> Select[Any]:
             isouter=True,
         )
     )
+
+
+_CLAIMABLE: Any = _wanted(
+    select(
+        Action.id,
+        Action.schedule_id,
+        Action.key,
+        Action.occurrence,
+        Action.attempts,
+        Action.expected_at,
+        Schedule.campaign_id,
+        Schedule.subject,
+        Schedule.subject_id,
+        Schedule.run,
+        Schedule.contact_id,
+        Campaign.uid,
+        Campaign.key.label("campaign_key"),
+        Campaign.end_date,
+        Campaign.timezone,
+        ActionDefinition.callback,
+        ActionDefinition.config,
+        ActionDefinition.max_attempts,
+        ActionDefinition.repeat,
+    )
+)
 
 
 def _claimed(row: Any, token: str) -> Claimed:
@@ -425,7 +467,7 @@ def _record(session: Session, now: datetime, ended: Sequence[Ended], die: float)
     for token, ids in plain.items():
         session.execute(
             update(Action)
-            .where(Action.id.in_(ids), Action.claim_token == token)
+            .where(among(Action.id, ids), Action.claim_token == token)
             .values(
                 state="completed",
                 completed_at=now,

@@ -26,7 +26,7 @@ from mcs.core import sequences
 from mcs.core.sequences import Change, Enrolment, Planned, Standing
 from mcs.models import Action, Campaign, Schedule
 from mcs.models.base import UtcDateTime
-from mcs.models.sql import among, cell, packed, records
+from mcs.models.sql import Analyze, among, cell, packed, records
 from mcs.services.definitions import Plan, known, load
 from mcs.services.transactions import writing
 
@@ -135,6 +135,8 @@ def enrol_many(
         for who in chunk:
             check(who)
         did += _enrol_chunk(session, now, campaign_id, chunk)
+    if did["began"] >= CHUNK:
+        _take_stock(session)
     return did
 
 
@@ -411,6 +413,15 @@ def _enrol_chunk(
             if last_try:
                 raise
     raise AssertionError("unreachable")
+
+
+def _take_stock(session: Session) -> None:
+    """Let PostgreSQL count what is new: by itself it does so within a minute, and until then it
+    sorts all that is due for each claim."""
+    if session.get_bind().dialect.name == "postgresql":
+        with writing(session):
+            for model in (Schedule, Action):
+                session.connection().execute(Analyze(model.__table__))
 
 
 def _enrol_all(
