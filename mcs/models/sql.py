@@ -65,12 +65,17 @@ def _analyze(element: Analyze, compiler: Any, **_options: Any) -> str:
     return f"ANALYZE {compiler.preparer.format_table(element.table)}"
 
 
-def among(column: Any, values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:
+def among(
+    column: Any, values: Sequence[str] | Sequence[int] | BindParameter[Any]
+) -> ColumnElement[bool]:
     """``column IN (values)`` for thousands of them: one parameter, so that the statement stays
     the same and is prepared once, whatever their number. (MySQL has no such thing: it gets a
-    parameter for each.)"""
-    many = bindparam(None, values, type_=_Many(column.type), unique=True)
-    return _among(column, many, column.in_(values))
+    parameter for each.) For a statement that is made once, a ``bindparam`` stands for them."""
+    name, given = (values.key, None) if isinstance(values, BindParameter) else (None, values)
+    unique = name is None
+    many = bindparam(name, given, type_=_Many(column.type), unique=unique)
+    each = bindparam(name, given, type_=column.type, unique=unique, expanding=True)
+    return _among(column, many, column.in_(each))
 
 
 class _Many(types.TypeDecorator[Sequence[Any]]):

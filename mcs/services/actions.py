@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     CursorResult,
-    Select,
+    Integer,
     and_,
     bindparam,
     func,
@@ -277,7 +278,11 @@ def _claim(
     callbacks: Collection[str],
     campaign_ids: Collection[int] | None,
 ) -> list[Claimed]:
-    rows = session.execute(_claimable(session, now, room, callbacks, campaign_ids)).all()
+    connection = session.connection()
+    # Without row locks, the conditional update below sorts out who claims what.
+    query = _claimable(connection.dialect.name == "postgresql", campaign_ids is not None)
+    given = {"now": now, "room": room, "callbacks": list(callbacks), "campaigns": campaign_ids}
+    rows = connection.execute(query, given).all()
     over = [row.id for row in rows if now >= _ends(row.end_date, row.timezone)]
     if over:
         _cancel(session, now, over, sequences.TOO_LATE)
@@ -286,49 +291,41 @@ def _claim(
     if not rows:
         return []
     token = secrets.token_urlsafe(12)
-    taken = session.execute(
-        update(Action)
-        .where(among(Action.id, [row.id for row in rows]), Action.state.not_in(_NOT_PENDING))
-        .values(
-            state="processing",
-            claim_token=token,
-            lease_until=now + lease,
-            started_at=func.coalesce(Action.started_at, now),
-            attempts=Action.attempts + 1,
-        )
-        .execution_options(**NO_SYNC)
-    )
-    assert isinstance(taken, CursorResult)
+    given = {"ids": [row.id for row in rows], "drawn": token, "until": now + lease, "now": now}
+    taken = connection.execute(_CLAIM, given)
     if taken.rowcount != len(rows):
-        # Without row locks, somebody else may have been quicker with some of them.
+        # Somebody else was quicker with some of them.
         ours = set(session.scalars(select(Action.id).where(Action.claim_token == token)))
         rows = [row for row in rows if row.id in ours]
     return [_claimed(row, token) for row in rows]
 
 
-def _claimable(
-    session: Session,
-    now: datetime,
-    room: int,
-    callbacks: Collection[str],
-    campaign_ids: Collection[int] | None,
-) -> Select[Any]:
-    """The actions that have been due the longest, with all that a claim tells of them."""
+@lru_cache(maxsize=4)
+def _claimable(locking: bool, of_campaigns: bool) -> Any:
+    """The actions that have been due the longest, with all that a claim tells of them.
+
+    ``locking`` makes workers pass each other by. Made once: it is asked hundreds of times a
+    second, and takes longer to build than to answer.
+    """
+    campaigns: Any = bindparam("campaigns", expanding=True) if of_campaigns else None
     due = (
         select(Action.id)
-        .where(*_runnable(callbacks, campaign_ids), Action.due_at <= now)
+        .where(
+            *_runnable(bindparam("callbacks", expanding=True), campaigns),
+            Action.due_at <= bindparam("now", type_=UtcDateTime()),
+        )
         .order_by(Action.due_at)
-        .limit(room)
+        .limit(bindparam("room", type_=Integer()))
     )
-    if session.get_bind().dialect.name == "postgresql":
-        # So that workers pass each other by; elsewhere the conditional update sorts them out.
+    if locking:
         due = due.with_for_update(skip_locked=True)
     first = due.subquery()
-    return _CLAIMABLE.join(first, first.c.id == Action.id).order_by(Action.due_at, Action.id)  # type: ignore[no-any-return]
+    return _CLAIMABLE.join(first, first.c.id == Action.id).order_by(Action.due_at, Action.id)
 
 
 def _runnable(
-    callbacks: Collection[str], campaign_ids: Collection[int] | None
+    callbacks: Collection[str] | BindParameter[Any],
+    campaign_ids: Collection[int] | BindParameter[Any] | None,
 ) -> tuple[ColumnElement[bool], ...]:
     """What a worker with these callbacks could run once it is due.
 
@@ -388,52 +385,69 @@ def _wanted(query: Any) -> Any:
     )
 
 
+# In the order in which ``_claimed`` takes them.
 _CLAIMABLE: Any = _wanted(
     select(
         Action.id,
         Action.schedule_id,
-        Action.key,
-        Action.occurrence,
-        Action.attempts,
-        Action.expected_at,
         Schedule.campaign_id,
+        Campaign.key.label("campaign_key"),
+        Campaign.uid,
         Schedule.subject,
         Schedule.subject_id,
         Schedule.run,
-        Schedule.contact_id,
-        Campaign.uid,
-        Campaign.key.label("campaign_key"),
-        Campaign.end_date,
-        Campaign.timezone,
+        Action.key,
+        Action.occurrence,
+        ActionDefinition.repeat,
         ActionDefinition.callback,
         ActionDefinition.config,
+        Action.attempts,
         ActionDefinition.max_attempts,
-        ActionDefinition.repeat,
+        Action.expected_at,
+        Schedule.contact_id,
+        Campaign.end_date,
+        Campaign.timezone,
+    )
+)
+_TABLE: Any = Action.__table__
+_CLAIM = (
+    update(_TABLE)
+    .where(among(_TABLE.c.id, bindparam("ids")), _TABLE.c.state.not_in(_NOT_PENDING))
+    .values(
+        state="processing",
+        claim_token=bindparam("drawn"),
+        lease_until=bindparam("until", type_=UtcDateTime()),
+        started_at=func.coalesce(_TABLE.c.started_at, bindparam("now", type_=UtcDateTime())),
+        attempts=_TABLE.c.attempts + 1,
     )
 )
 
 
 def _claimed(row: Any, token: str) -> Claimed:
+    (
+        id, schedule_id, campaign_id, campaign_key, uid, subject, subject_id, run, key, occurrence,
+        repeat, callback, config, attempts, max_attempts, expected_at, contact_id, _, _,
+    ) = row  # fmt: skip
     return Claimed(
-        id=row.id,
-        token=token,
-        schedule_id=row.schedule_id,
-        campaign_id=row.campaign_id,
-        campaign=row.campaign_key or row.uid,
-        subject=row.subject,
-        subject_id=row.subject_id,
-        run=row.run,
-        key=row.key,
-        occurrence=row.occurrence,
-        action_id=sequences.action_id(row.key, row.occurrence, bool(row.repeat)),
-        callback=row.callback,
-        config=row.config,
-        attempt=row.attempts + 1,
-        max_attempts=row.max_attempts,
-        expected_at=row.expected_at,
-        contact_id=row.contact_id,
+        id,
+        token,
+        schedule_id,
+        campaign_id,
+        campaign_key or uid,
+        subject,
+        subject_id,
+        run,
+        key,
+        occurrence,
+        sequences.action_id(key, occurrence, bool(repeat)),
+        callback,
+        config,
+        attempts + 1,
+        max_attempts,
+        expected_at,
+        contact_id,
         # The same on every attempt, and nowhere else in the world.
-        idempotency_key=f"{row.uid}-{row.id}",
+        f"{uid}-{id}",
     )
 
 
@@ -465,18 +479,7 @@ def _record(session: Session, now: datetime, ended: Sequence[Ended], die: float)
         else:
             told.append(_columns(now, one, die))
     for token, ids in plain.items():
-        session.execute(
-            update(Action)
-            .where(among(Action.id, ids), Action.claim_token == token)
-            .values(
-                state="completed",
-                completed_at=now,
-                ended_at=now,
-                claim_token=None,
-                lease_until=None,
-            )
-            .execution_options(**NO_SYNC)
-        )
+        session.connection().execute(_COMPLETE, {"ids": ids, "token": token, "now": now})
     if told:
         session.connection().execute(_RECORD, told)
         again = [row["row_id"] for row in told if row["state"] == "pending"]
@@ -523,7 +526,17 @@ def _wake_dependents(session: Session, now: datetime, ended: Sequence[Ended]) ->
             )
 
 
-_TABLE: Any = Action.__table__
+_COMPLETE = (
+    update(_TABLE)
+    .where(among(_TABLE.c.id, bindparam("ids")), _TABLE.c.claim_token == bindparam("token"))
+    .values(
+        state="completed",
+        completed_at=bindparam("now", type_=UtcDateTime()),
+        ended_at=bindparam("now", type_=UtcDateTime()),
+        claim_token=None,
+        lease_until=None,
+    )
+)
 _RECORD = (
     update(_TABLE)
     .where(_TABLE.c.id == bindparam("row_id"), _TABLE.c.claim_token == bindparam("token"))
