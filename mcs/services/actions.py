@@ -512,11 +512,8 @@ def _wake_dependents(session: Session, now: datetime, ended: Sequence[Ended]) ->
     by_campaign: dict[int, set[int]] = defaultdict(set)
     for one in ended:
         by_campaign[one.claimed.campaign_id].add(one.claimed.schedule_id)
-    depending = session.scalars(
-        select(ActionDefinition.campaign_id)
-        .where(ActionDefinition.campaign_id.in_(by_campaign), ActionDefinition.after != "")
-        .distinct()
-    ).all()
+    rows = session.connection().execute(_WITH_DEPENDENTS, {"campaigns": list(by_campaign)})
+    depending = [row[0] for row in rows]
     for campaign_id in sorted(depending):
         plan = definitions.load(session, campaign_id)
         keys = plan.dependents(one.claimed.key for one in ended)
@@ -526,6 +523,14 @@ def _wake_dependents(session: Session, now: datetime, ended: Sequence[Ended]) ->
             )
 
 
+_WITH_DEPENDENTS = (
+    select(ActionDefinition.campaign_id)
+    .where(
+        ActionDefinition.campaign_id.in_(bindparam("campaigns", expanding=True)),
+        ActionDefinition.after != "",
+    )
+    .distinct()
+)
 _COMPLETE = (
     update(_TABLE)
     .where(among(_TABLE.c.id, bindparam("ids")), _TABLE.c.claim_token == bindparam("token"))

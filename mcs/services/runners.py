@@ -193,6 +193,8 @@ class Runner:
         return now
 
     def _rest(self, session: Session) -> None:
+        if self._stopping.is_set() and not self._flying:
+            return
         seconds = min(self._poll, self._given.lease_seconds / RENEWALS)
         if not self._stopping.is_set() and self.busy < self._concurrency:
             due = actions.next_due(session, self._given.callbacks, self._campaign_ids)
