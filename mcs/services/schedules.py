@@ -19,7 +19,7 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from mcs.core import sequences
@@ -135,9 +135,20 @@ def enrol_many(
         for who in chunk:
             check(who)
         did += _enrol_chunk(session, now, campaign_id, chunk)
-    if did["began"] >= CHUNK:
-        _take_stock(session)
+    if did["began"] > CHUNK:
+        take_stock(session)
     return did
+
+
+def take_stock(session: Session) -> None:
+    """Let PostgreSQL count what many enrolments added.
+
+    By itself it does so within a minute, and until then it sorts all that is due for each claim.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        with writing(session):
+            for model in (Schedule, Action):
+                session.connection().execute(Analyze(model.__table__))
 
 
 def unschedule(
@@ -409,19 +420,11 @@ def _enrol_chunk(
                 for who in chunk:
                     _refuse_unwritable(plan, who)
                 return _enrol_all(session, now, plan, chunk)
-        except IntegrityError:
+        except (IntegrityError, OperationalError):
+            # Somebody enrolled some of them in the same moment, or in another order.
             if last_try:
                 raise
     raise AssertionError("unreachable")
-
-
-def _take_stock(session: Session) -> None:
-    """Let PostgreSQL count what is new: by itself it does so within a minute, and until then it
-    sorts all that is due for each claim."""
-    if session.get_bind().dialect.name == "postgresql":
-        with writing(session):
-            for model in (Schedule, Action):
-                session.connection().execute(Analyze(model.__table__))
 
 
 def _enrol_all(
