@@ -111,11 +111,11 @@ def enrol(
     check(who)
     for last_try in (False, True):
         try:
-            with writing(session):
-                made = None if restart else _begin_unseen(session, now, campaign, who)
-                if made is None:
+            made = None if restart else _begin_unseen(session, now, campaign, who)
+            if made is None:
+                with writing(session):
                     made = _enrol(session, now, load(session, campaign), who, restart)
-                return made
+            return made
         except (IntegrityError, _Overtaken):
             # Somebody enrolled the same subject in the same moment: there is one now.
             if last_try:
@@ -235,7 +235,8 @@ def _begin_unseen(
     plan = known(session, campaign)
     if plan is None or _unwritable(plan, who):
         return None
-    return _begin(session, now, plan, who, 1)
+    with writing(session, one_statement=True):
+        return _begin(session, now, plan, who, 1)
 
 
 def _enrol(session: Session, now: datetime, plan: Plan, who: Subject, restart: bool) -> Enrolled:
