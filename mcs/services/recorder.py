@@ -6,7 +6,6 @@ all, so the safety of a durable commit per message costs a fraction of one.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -55,6 +54,7 @@ class Recorder:
         self._executor = executor
         self._wishes: list[_Wish] = []
         self._wanted = asyncio.Event()
+        self._all_said = asyncio.Event()
         self._under_way = 0
         self._gathers_skipped = 0
         self._writer: Writer | None = None
@@ -74,6 +74,8 @@ class Recorder:
         answer = asyncio.get_running_loop().create_future()
         self._wishes.append(_Wish(outcomes, refusals, start, answer))
         self._wanted.set()
+        if len(self._wishes) >= self._under_way:
+            self._all_said.set()
         return answer
 
     async def close(self) -> None:
@@ -113,12 +115,13 @@ class Recorder:
         if self._gathers_skipped > 0:
             self._gathers_skipped -= 1
             return
-        until = time.monotonic() + GATHER_SECONDS
-        while self._under_way > len(self._wishes):
-            if time.monotonic() > until:
+        if self._under_way > len(self._wishes):
+            self._all_said.clear()
+            try:
+                async with asyncio.timeout(GATHER_SECONDS):
+                    await self._all_said.wait()
+            except TimeoutError:
                 self._gathers_skipped = GATHERS_SKIPPED
-                return
-            await asyncio.sleep(GATHER_SECONDS / 8)
 
     def _commit(self, wishes: list[_Wish]) -> set[int]:
         """On the thread. Tries again while the database is away: the token tells what is ours."""
