@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any
 
 from sqlalchemy import bindparam, insert, literal, or_, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from mcs.core import sequences
@@ -16,7 +15,7 @@ from mcs.core.sequences import Change, Enrolment, Planned, Standing
 from mcs.models import Action, Schedule
 from mcs.models.base import UtcDateTime
 from mcs.services.definitions import Plan, load
-from mcs.services.transactions import writing
+from mcs.services.transactions import met_again, writing
 
 # Large enough that a commit costs little per subject, small enough that nobody waits long.
 CHUNK = 2000
@@ -97,17 +96,26 @@ def enrol(
     counted from the original start. ``restart`` begins a new run instead. Raises Unknown, Refused.
     """
     check(who)
-    for last_try in (False, True):
-        try:
-            with writing(session):
-                plan = load(session, campaign)
-                _refuse_unwritable(plan, who)
-                return _enrol(session, now, plan, who, restart)
-        except IntegrityError:
-            # Somebody enrolled the same subject in the same moment: there is one now.
-            if last_try:
-                raise
-    raise AssertionError("unreachable")
+    return met_again(
+        session, lambda: enrol_within(session, now, load(session, campaign), who, restart=restart)
+    )
+
+
+def enrol_within(
+    session: Session,
+    now: datetime,
+    plan: Plan,
+    who: Subject,
+    *,
+    restart: bool = False,
+    since: datetime | None = None,
+) -> Enrolled:
+    """``enrol`` in the caller's transaction, which has loaded the plan and checked the subject.
+
+    A run that began at ``since`` or later is the one that ``restart`` asks for: it was asked again.
+    """
+    _refuse_unwritable(plan, who)
+    return _enrol(session, now, plan, who, restart, since)
 
 
 def enrol_many(
@@ -123,6 +131,22 @@ def enrol_many(
             check(who)
         did += _enrol_chunk(session, now, campaign_id, chunk)
     return did
+
+
+def _enrol_chunk(
+    session: Session, now: datetime, campaign_id: int, chunk: Sequence[Subject]
+) -> Counter[str]:
+    return met_again(session, lambda: enrol_chunk_within(session, now, campaign_id, chunk))
+
+
+def enrol_chunk_within(
+    session: Session, now: datetime, campaign_id: int, chunk: Sequence[Subject]
+) -> Counter[str]:
+    """``enrol_many`` of no more than CHUNK that were checked, in the caller's transaction."""
+    plan = load(session, campaign_id)
+    for who in chunk:
+        _refuse_unwritable(plan, who)
+    return _enrol_all(session, now, plan, chunk)
 
 
 def unschedule(
@@ -198,11 +222,18 @@ def check(who: Subject) -> None:
 # Enrolling one.
 
 
-def _enrol(session: Session, now: datetime, plan: Plan, who: Subject, restart: bool) -> Enrolled:
+def _enrol(
+    session: Session,
+    now: datetime,
+    plan: Plan,
+    who: Subject,
+    restart: bool,
+    since: datetime | None = None,
+) -> Enrolled:
     latest = _latest(session, plan.campaign_id, who.subject, who.subject_id)
     if latest is None:
         return _begin(session, now, plan, who, 1)
-    if restart:
+    if restart and (since is None or latest.started_at < since):
         _set_active(session, now, latest.id, active=False)
         withdraw(session, now, [latest.id], sequences.UNSCHEDULED)
         return _begin(session, now, plan, who, latest.run + 1)
@@ -294,22 +325,6 @@ def _refuse_unwritable(plan: Plan, who: Subject) -> None:
 
 
 # Enrolling many.
-
-
-def _enrol_chunk(
-    session: Session, now: datetime, campaign_id: int, chunk: Sequence[Subject]
-) -> Counter[str]:
-    for last_try in (False, True):
-        try:
-            with writing(session):
-                plan = load(session, campaign_id)
-                for who in chunk:
-                    _refuse_unwritable(plan, who)
-                return _enrol_all(session, now, plan, chunk)
-        except IntegrityError:
-            if last_try:
-                raise
-    raise AssertionError("unreachable")
 
 
 def _enrol_all(

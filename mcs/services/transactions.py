@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 T = TypeVar("T")
@@ -36,6 +36,17 @@ def writing(session: Session) -> Iterator[None]:
     except BaseException:
         session.rollback()
         raise
+
+
+def met_again(session: Session, verb: Callable[[], T]) -> T:
+    """Call ``verb`` in a write transaction; once more where somebody else inserted the same row in
+    the same moment: now it is there to be found."""
+    try:
+        with writing(session):
+            return verb()
+    except IntegrityError:
+        with writing(session):
+            return verb()
 
 
 def persistently(verb: Callable[[bool], T]) -> T:
