@@ -49,17 +49,18 @@ def enrol(
     *,
     restart: bool = False,
     since: datetime | None = None,
-) -> Enrolled:
+) -> tuple[Subject, Enrolled]:
     """Take somebody in and enrol them, both or neither; else as ``schedules.enrol``.
 
     A run that began at ``since`` or later is not begun again by ``restart``. Raises Unknown,
     RefusedAt.
     """
 
-    def verb() -> Enrolled:
+    def verb() -> tuple[Subject, Enrolled]:
         plan = definitions.load(session, campaign_id)
         (who,) = _subjects(session, now, secret, [one], 0)
-        return schedules.enrol_within(session, now, plan, who, restart=restart, since=since)
+        made = schedules.enrol_within(session, now, plan, who, restart=restart, since=since)
+        return who, made
 
     return met_again(session, verb)
 
