@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import cache
@@ -16,6 +17,7 @@ from mcs.api.schemas import SCHEMAS
 JSON, NDJSON = "application/json", "application/x-ndjson"
 DEEPEST = 20
 LARGEST_NUMBER = 2**63
+LONGEST_TEXT = 320
 _MOST_SAID = 20
 
 
@@ -166,8 +168,11 @@ def _text(schema: Mapping[str, Any], text: str) -> str:
     known = schema.get("enum")
     if known and text not in known:
         raise ValueError(f"{text!r}: use {', '.join(known)}")
-    if not text or len(text) > schema.get("maxLength", 320) or "\0" in text:
-        raise ValueError(f"give a text of 1 to {schema.get('maxLength', 320)} characters")
+    longest = schema.get("maxLength", LONGEST_TEXT)
+    if not text or len(text) > longest or "\0" in text:
+        raise ValueError(f"give a text of 1 to {longest} characters")
+    if "pattern" in schema and not re.fullmatch(schema["pattern"].strip("^$"), text):
+        raise ValueError(f"{text!r} is no such thing: it is as {schema['pattern']} says")
     return text
 
 

@@ -88,7 +88,8 @@ def answer(problem: Problem) -> Response:
     if problem.errors:
         said["errors"] = list(problem.errors[:MOST_ERRORS])
     body = json.dumps(said, ensure_ascii=False)
-    return Response(body, status, dict(problem.headers), mimetype=MEDIA_TYPE)
+    headers = {"Cache-Control": "no-store", **problem.headers}
+    return Response(body, status, headers, mimetype=MEDIA_TYPE)
 
 
 def init_app(app: Flask, bp: Blueprint) -> None:
