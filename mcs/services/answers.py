@@ -9,7 +9,7 @@ twice (``since`` is for the one that would, a restart).
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, CursorResult, delete, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
 from mcs.models import KeptAnswer
@@ -54,7 +54,7 @@ def take(session: Session, now: datetime, key: Key) -> Answer | datetime:
     """
     with writing(session):
         _let_go_of_the_old(session, now)
-        taken = session.execute(
+        taken = session.scalar(
             insert_into(session, KeptAnswer)
             .values(
                 token_id=key.token_id,
@@ -65,9 +65,9 @@ def take(session: Session, now: datetime, key: Key) -> Answer | datetime:
                 location="",
             )
             .on_conflict_do_nothing()
+            .returning(KeptAnswer.key)
         )
-        assert isinstance(taken, CursorResult)
-        return now if taken.rowcount == 1 else _known(session, now, key)
+        return _known(session, now, key) if taken is None else now
 
 
 def keep(session: Session, key: Key, answer: Answer) -> None:
