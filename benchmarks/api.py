@@ -16,6 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 from flask_migrate import upgrade
 
 from mcs import config
@@ -58,7 +59,7 @@ def main(database: str, clients: int, requests: int) -> None:
             env=os.environ | environ,
         )
         try:
-            _measure(int(environ["PORT"]), token, database, clients, requests)
+            _measure(server.pid, int(environ["PORT"]), token, database, clients, requests)
         finally:
             server.terminate()
             server.wait()
@@ -75,7 +76,9 @@ def _prepare(environ: dict[str, str]) -> str:
     return token
 
 
-def _measure(port: int, token: str, database: str, clients: int, requests: int) -> None:
+def _measure(
+    server: int, port: int, token: str, database: str, clients: int, requests: int
+) -> None:
     _wait(port)
     shop = _Client(port, token)
     assert shop.ask("PUT", "/campaigns/bench", CAMPAIGN) == 201
@@ -90,13 +93,14 @@ def _measure(port: int, token: str, database: str, clients: int, requests: int) 
             took.append(time.perf_counter() - began)
         return took
 
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), _busy(server)
     with ThreadPoolExecutor(clients) as pool:
         took = sorted(one for part in pool.map(enrol, range(clients)) for one in part)
-    seconds = time.perf_counter() - began
+    seconds, busy = time.perf_counter() - began, _busy(server) - busy
     print(
         f"{database}, {clients} clients: {len(took) / seconds:,.0f} enrolments/s, p50"
-        f" {took[len(took) // 2] * 1000:.1f} ms, p99 {took[len(took) * 99 // 100] * 1000:.1f} ms"
+        f" {took[len(took) // 2] * 1000:.1f} ms, p99 {took[len(took) * 99 // 100] * 1000:.1f} ms;"
+        f" {busy / len(took) * 1000:.1f} ms of the server's processor time each"
     )
     # The connection of before is too long idle for the server.
     shop = _Client(port, token)
@@ -104,6 +108,13 @@ def _measure(port: int, token: str, database: str, clients: int, requests: int) 
     began = time.perf_counter()
     assert shop.ask("POST", "/campaigns/bench/schedules/bulk", {"subjects": many}) == 200
     print(f"{database}: 10,000 in one request: {time.perf_counter() - began:.1f} s")
+
+
+def _busy(server: int) -> float:
+    """Seconds of processor time that gunicorn and its worker have taken."""
+    parent = psutil.Process(server)
+    times = [one.cpu_times() for one in (parent, *parent.children())]
+    return sum(one.user + one.system for one in times)
 
 
 class _Client:

@@ -3,11 +3,15 @@
 import json
 from functools import cache
 
-from flask import Blueprint, Flask, Response
+from flask import Blueprint, Flask, Response, request
+from werkzeug.wsgi import get_input_stream
 
 from mcs.api import actions, campaigns, contacts, definitions, openapi, problems, schedules
 from mcs.api.operations import PREFIX, Operation, view
 from mcs.extensions import csrf
+
+# A body of which no more is wanted is read to its end, up to so many bytes, in such pieces.
+HEARD_OUT, PIECE = 32 * 1024 * 1024, 64 * 1024
 
 OPERATIONS: tuple[Operation, ...] = (
     *campaigns.OPERATIONS,
@@ -34,6 +38,7 @@ def init_app(app: Flask) -> None:
         "/openapi.json", "openapi", described, methods=["GET"], provide_automatic_options=False
     )
     bp.after_request(_keep_nowhere)
+    bp.after_request(_hear_out)
     problems.init_app(app, bp)
     app.register_blueprint(bp)
     csrf.exempt(bp)
@@ -51,4 +56,19 @@ def _document() -> str:
 
 def _keep_nowhere(response: Response) -> Response:
     response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _hear_out(response: Response) -> Response:
+    """Read what is left of the body: who is cut off while sending sees a broken pipe, no answer."""
+    stream = request.environ["wsgi.input"]
+    if (request.content_length or 0) > HEARD_OUT:
+        return response
+    if not request.environ.get("wsgi.input_terminated"):
+        if "stream" in vars(request):
+            return response
+        stream = get_input_stream(request.environ)
+    left = HEARD_OUT
+    while left > 0 and (chunk := stream.read(min(left, PIECE))):
+        left -= len(chunk)
     return response

@@ -43,7 +43,7 @@ def status(asked: Asked) -> Answer:
 
 
 def status_of_campaign(asked: Asked, campaign: str) -> Answer:
-    return _status(asked, [campaigns.named(asked.session, campaign).id])
+    return _status(asked, [campaigns.known_as(asked.session, campaign).id])
 
 
 def shown(found: Found) -> dict[str, Any]:

@@ -31,6 +31,9 @@ def body(schema: str, kinds: Sequence[str], largest: int) -> Any:
     if kind not in kinds:
         raise Problem("unsupported-media-type", f"Send {' or '.join(kinds)}.")
     raw = request.get_data(cache=False)
+    # A body without a stated length is cut off there.
+    if len(raw) >= largest:
+        raise Problem("too-large")
     read = _lines(raw) if kind == NDJSON else _parsed(raw)
     _refuse_unkeepable(read)
     errors = list(_first(_validator(schema).iter_errors(read), _MOST_SAID))

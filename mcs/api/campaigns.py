@@ -32,7 +32,7 @@ def create(asked: Asked) -> Answer:
 def upsert(asked: Asked, campaign: str) -> Answer:
     """Change the campaign, or make one of that key; what is left out stays as it is."""
     try:
-        campaign_id = campaigns.named(asked.session, campaign).id
+        campaign_id = campaigns.known_as(asked.session, campaign).id
     except Unknown:
         if campaign.isdigit():
             raise
@@ -40,7 +40,7 @@ def upsert(asked: Asked, campaign: str) -> Answer:
             return _create(asked, campaign, asked.body)
         except TakenKey:
             # Somebody made it in the same moment.
-            campaign_id = campaigns.named(asked.session, campaign).id
+            campaign_id = campaigns.known_as(asked.session, campaign).id
     given = _fields(asked.body)
     active = asked.body.get("active")
     campaigns.change(asked.session, asked.now, asked.queue, campaign_id, given, active, None)
@@ -49,7 +49,7 @@ def upsert(asked: Asked, campaign: str) -> Answer:
 
 def _switch(verb: Callable[..., None]) -> Callable[..., Answer]:
     def switched(asked: Asked, campaign: str) -> Answer:
-        campaign_id = campaigns.named(asked.session, campaign).id
+        campaign_id = campaigns.known_as(asked.session, campaign).id
         verb(asked.session, asked.now, asked.queue, campaign_id, None)
         return Answer(shown(asked, campaigns.find(asked.session, campaign_id)))
 

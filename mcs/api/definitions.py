@@ -13,13 +13,13 @@ from mcs.services.written_steps import BadActionDef
 
 
 def read(asked: Asked, campaign: str) -> Answer:
-    campaign_id = campaigns.named(asked.session, campaign).id
+    campaign_id = campaigns.known_as(asked.session, campaign).id
     return Answer({"action_defs": _shown(definitions.steps_of(asked.session, campaign_id))})
 
 
 def save(asked: Asked, campaign: str) -> Answer:
     """Save the steps, or with dry_run only say what that would do."""
-    campaign_id = campaigns.named(asked.session, campaign).id
+    campaign_id = campaigns.known_as(asked.session, campaign).id
     try:
         steps = written_steps.read(asked.body["action_defs"])
     except BadActionDef as error:

@@ -25,7 +25,7 @@ def filters(asked: Asked, **more: Any) -> Filters:
     query = asked.query
     campaign = query.get("campaign")
     return Filters(
-        campaign_id=None if campaign is None else campaigns.named(asked.session, campaign).id,
+        campaign_id=None if campaign is None else campaigns.known_as(asked.session, campaign).id,
         subject=query.get("subject"),
         subject_id=query.get("subject_id"),
         contact_id=query.get("contact_id"),

@@ -16,15 +16,14 @@ from mcs.services.schedules import Refused, Subject
 
 
 def enrol(asked: Asked, campaign: str) -> Answer:
-    found = campaigns.named(asked.session, campaign)
-    campaign_id, key = found.id, found.key
+    name = campaigns.known_as(asked.session, campaign)
     one = _newcomer(asked.body, ())
     try:
         who, made = enrolments.enrol(
             asked.session,
             asked.now,
             asked.settings.secret_key,
-            campaign_id,
+            name.id,
             one,
             restart=asked.body.get("restart", False),
             since=asked.since,
@@ -33,8 +32,8 @@ def enrol(asked: Asked, campaign: str) -> Answer:
         raise invalid(at([error.argument], error.reason)) from None
     answer = {
         "id": made.schedule_id,
-        "campaign_id": campaign_id,
-        "campaign_key": key,
+        "campaign_id": name.id,
+        "campaign_key": name.key,
         "subject": who.subject,
         "subject_id": who.subject_id,
         "run": made.run,
@@ -49,7 +48,7 @@ def enrol(asked: Asked, campaign: str) -> Answer:
 
 
 def enrol_many(asked: Asked, campaign: str) -> Answer:
-    campaign_id = campaigns.named(asked.session, campaign).id
+    campaign_id = campaigns.known_as(asked.session, campaign).id
     given = asked.body["subjects"]
     many = [_newcomer(one, ("subjects", place)) for place, one in enumerate(given)]
     try:
@@ -70,7 +69,7 @@ def enrol_many(asked: Asked, campaign: str) -> Answer:
 
 
 def unschedule(asked: Asked, campaign: str) -> Answer:
-    campaign_id = campaigns.named(asked.session, campaign).id
+    campaign_id = campaigns.known_as(asked.session, campaign).id
     try:
         whose = enrolments.subject_of(asked.session, _newcomer(asked.body, ()))
     except Refused as error:
@@ -80,7 +79,7 @@ def unschedule(asked: Asked, campaign: str) -> Answer:
 
 
 def outlook(asked: Asked, campaign: str) -> Answer:
-    campaign_id = campaigns.named(asked.session, campaign).id
+    campaign_id = campaigns.known_as(asked.session, campaign).id
     who = Subject(asked.query["subject"], asked.query["subject_id"])
     found = sequences.outlook(asked.session, asked.now, campaign_id, who)
     planned = [

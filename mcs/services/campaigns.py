@@ -9,7 +9,7 @@ from datetime import date, datetime
 from typing import Any
 from zoneinfo import available_timezones
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, case, func, literal, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -41,6 +41,14 @@ class RefusedCampaign(Exception):
 
 class TakenKey(Exception):
     """Another campaign has the key; the text says so."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a campaign is called by: its id, and the key that programs gave it."""
+
+    id: int
+    key: str | None
 
 
 @dataclass(frozen=True)
@@ -225,15 +233,25 @@ def find(session: Session, campaign_id: int) -> Campaign:
 
 def named(session: Session, text: str) -> Campaign:
     """The campaign of that id, or of that key where it is no number. Raises Unknown."""
+    return find(session, known_as(session, text).id)
+
+
+def known_as(session: Session, text: str) -> Name:
+    """Only the id and the key of what ``named`` finds. Raises Unknown."""
     found = None
     if text.isascii() and text.isdigit():
         # Longer ones are beyond what the databases can hold.
-        found = session.get(Campaign, int(text)) if len(text) < 10 else None
+        if len(text) < 10:
+            found = session.connection().execute(_BY_ID, {"id": int(text)}).first()
     elif "\0" not in text:
-        found = session.scalar(select(Campaign).where(Campaign.key == text))
+        found = session.connection().execute(_BY_KEY, {"key": text}).first()
     if found is None:
         raise Unknown(f"campaign {text[:100]}")
-    return found
+    return Name(found.id, found.key)
+
+
+_BY_ID: Any = select(Campaign.id, Campaign.key).where(Campaign.id == bindparam("id"))
+_BY_KEY: Any = select(Campaign.id, Campaign.key).where(Campaign.key == bindparam("key"))
 
 
 def check_key(key: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from mcs.core.addresses import Address, BadAddress, parse_address, tombstone_key
@@ -83,15 +83,18 @@ def _address(place: int, person: Person) -> Address:
 def _known(session: Session, secret: str | None, keys: Collection[str]) -> dict[str, Contact]:
     """By the address's key, also those whom only a tombstone is left of."""
     graves = {} if secret is None else {tombstone_key(secret, key): key for key in keys}
-    found = session.scalars(
-        select(Contact)
-        .where(Contact.email_key.in_([*keys, *graves]))
-        .order_by(Contact.email_key)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    ).all()
+    found = session.scalars(_KNOWN, {"keys": [*keys, *graves]}).all()
     buried = {graves[one.email_key]: one for one in found if one.email_key in graves}
     return buried | {one.email_key: one for one in found if one.email_key not in graves}
+
+
+_KNOWN = (
+    select(Contact)
+    .where(Contact.email_key.in_(bindparam("keys", expanding=True)))
+    .order_by(Contact.email_key)
+    .with_for_update(key_share=True)
+    .execution_options(populate_existing=True)
+)
 
 
 def _newcomer(now: datetime, address: Address) -> Contact:
