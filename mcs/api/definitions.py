@@ -5,7 +5,7 @@ from typing import Any
 from mcs.api.access import MANAGE, READ
 from mcs.api.operations import Answer, Asked, Operation
 from mcs.api.problems import at, invalid
-from mcs.core.sequences import PAST_SKIP
+from mcs.core.sequences import PAST_SKIP, BadDefinition
 from mcs.services import campaigns, definitions, sequences, written_steps
 from mcs.services.definitions import Step
 from mcs.services.schedules import Tally
@@ -20,19 +20,25 @@ def read(asked: Asked, campaign: str) -> Answer:
 def save(asked: Asked, campaign: str) -> Answer:
     """Save the steps, or with dry_run only say what that would do."""
     campaign_id = campaigns.known_as(asked.session, campaign).id
+    dry = asked.query.get("dry_run", False)
     try:
         steps = written_steps.read(asked.body["action_defs"])
+        known = definitions.steps_of(asked.session, campaign_id)
+        steps = written_steps.with_known_secrets(steps, known)
+        tally = _save(asked, campaign_id, steps, dry)
     except BadActionDef as error:
         raise invalid(at(["action_defs", *error.path], error.reason)) from None
-    known = definitions.steps_of(asked.session, campaign_id)
-    steps = written_steps.with_known_secrets(steps, known)
-    dry = asked.query.get("dry_run", False)
-    verb = sequences.preview if dry else sequences.define
-    past = asked.body.get("past", PAST_SKIP)
-    tally = verb(asked.session, asked.now, campaign_id, steps, past)
     return Answer(
         {"action_defs": _shown(steps), "saved": not dry, "consequences": _consequences(tally)}
     )
+
+
+def _save(asked: Asked, campaign_id: int, steps: list[Step], dry: bool) -> Tally:
+    verb = sequences.preview if dry else sequences.define
+    try:
+        return verb(asked.session, asked.now, campaign_id, steps, asked.body.get("past", PAST_SKIP))
+    except BadDefinition as error:
+        raise written_steps.located(steps, error) from None
 
 
 def _shown(steps: list[Step]) -> list[dict[str, Any]]:

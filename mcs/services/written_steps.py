@@ -15,8 +15,9 @@ from mcs.services.definitions import Step
 
 FIELDS = ("id", "callback", "interval", "repeat", "after", "on_failure", "config", "attempts")
 INTERVAL_FIELDS = ("offset", "time", "days", "excluded")
-# What of a callback's config nobody may read again.
-SECRETS = ("secret",)
+# What of a callback's config nobody may read again; the address that notify posts to is a password.
+SECRETS = {"notify": ("url",)}
+_USUAL_SECRETS = ("secret",)
 
 
 class BadActionDef(ValueError):
@@ -35,10 +36,17 @@ def read(given: Sequence[Mapping[str, Any]]) -> list[Step]:
     try:
         definitions.read(steps)
     except BadDefinition as error:
-        keys = [step.key for step in steps]
-        path = (keys.index(error.key), error.part) if error.key in keys else ()
-        raise BadActionDef(path, error.reason) from None
+        raise located(steps, error) from None
     return steps
+
+
+def located(steps: Sequence[Step], error: BadDefinition) -> BadActionDef:
+    """What a service refuses, said where it is among the definitions."""
+    keys = [step.key for step in steps]
+    path: tuple[int | str, ...] = ()
+    if error.key in keys:
+        path = (keys.index(error.key), *error.part.split("."))
+    return BadActionDef(path, error.reason)
 
 
 def written(step: Step) -> dict[str, Any]:
@@ -59,22 +67,26 @@ def written(step: Step) -> dict[str, Any]:
 
 def without_secrets(step: Step) -> Step:
     """The step as it may be shown to who did not write it."""
-    config = {name: value for name, value in step.config.items() if name not in SECRETS}
+    config = {name: value for name, value in step.config.items() if name not in _secrets(step)}
     return replace(step, config=config)
 
 
 def with_known_secrets(steps: Sequence[Step], known: Sequence[Step]) -> list[Step]:
     """The steps, with the secrets of those they replace where they name none themselves."""
-    secrets = {
+    kept = {
         (step.key, step.callback): {
-            name: value for name, value in step.config.items() if name in SECRETS
+            name: value for name, value in step.config.items() if name in _secrets(step)
         }
         for step in known
     }
     return [
-        replace(step, config=secrets.get((step.key, step.callback), {}) | dict(step.config))
+        replace(step, config=kept.get((step.key, step.callback), {}) | dict(step.config))
         for step in steps
     ]
+
+
+def _secrets(step: Step) -> Sequence[str]:
+    return SECRETS.get(step.callback, _USUAL_SECRETS)
 
 
 def _step(place: int, given: Mapping[str, Any]) -> Step:

@@ -15,10 +15,11 @@ from mcs.web.parts import id_in, line
 
 bp = Blueprint("api_tokens", __name__, url_prefix="/api-tokens")
 
+# Each may do what those before it may.
 SCOPES = [
     SelectChoice("read", "Read"),
-    SelectChoice("enrol", "Read, and enrol people: what a shop needs"),
-    SelectChoice("manage", "All that, and change campaigns and their sequences"),
+    SelectChoice("enrol", "Read, and enrol people"),
+    SelectChoice("manage", "All that, and manage campaigns"),
 ]
 
 

@@ -23,6 +23,10 @@ AUTUMN = {
 }
 
 
+# A webhook that could be called.
+CONFIG = {"url": "https://shop.example/told", "secret": "a secret of 16 or more"}
+
+
 class Clock:
     """The moment that every process of the story believes in."""
 
@@ -96,7 +100,7 @@ def autumn(shop: Shop) -> str:
     """The key of a campaign of three steps for webhooks."""
     shop.put("/campaigns/after-purchase", AUTUMN, 201)
     steps = [
-        {"id": f"action{number}", "callback": "webhook", "interval": interval}
+        {"id": f"action{number}", "callback": "webhook", "interval": interval, "config": CONFIG}
         for number, interval in enumerate(
             ("0days", {"offset": "2days", "time": "10:00"}, {"offset": "4days", "time": "10:00"}),
             1,

@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from mcs.api.operations import BODY_LIMIT, BULK_LIMIT
 from mcs.api.problems import TYPES
 from mcs.services import api_tokens, campaigns
-from tests.api.conftest import AUTUMN, Shop
+from tests.api.conftest import AUTUMN, CONFIG, Shop
 
 ENROL = "/campaigns/after-purchase/schedules"
 BULK = f"{ENROL}/bulk"
 DEFINITIONS = "/campaigns/after-purchase/definitions"
-STEP = {"id": "a", "callback": "webhook", "interval": "1day"}
+STEP = {"id": "a", "callback": "webhook", "interval": "1day", "config": CONFIG}
 
 
 def told(answer: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from mcs.app import create_app
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.services import api_tokens
-from tests.api.conftest import AUTUMN, Shop
+from tests.api.conftest import AUTUMN, CONFIG, Shop
 
 # For each operation and each way: about a minute in all, on a slow machine.
 EXAMPLES = 20
@@ -72,7 +72,7 @@ def _of(name: str) -> Operation:
 def _one_of_each(shop: Shop) -> None:
     """Of the id 1 each, so that what is drawn finds something now and then."""
     shop.put("/campaigns/a", AUTUMN, 201)
-    step = {"id": "a", "callback": "webhook", "interval": "1day"}
+    step = {"id": "a", "callback": "webhook", "interval": "1day", "config": CONFIG}
     shop.put("/campaigns/a/definitions", {"action_defs": [step]})
     shop.post("/campaigns/1/schedules", {"contact": {"email": "ann@people.example"}}, 201)
 
