@@ -1,6 +1,5 @@
 """Contacts: find people, see what they got and will get, add, remove, export and delete them."""
 
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,9 +21,10 @@ from mcs.models import (
     Scenario,
     Suppression,
 )
-from mcs.services import audiences, audit, outlook, suppressions
+from mcs.services import audiences, audit, outlook, people, suppressions
 from mcs.services.paging import At, Page, Rows, by_id, turn
-from mcs.services.transactions import writing
+from mcs.services.people import BadPerson, Person
+from mcs.services.transactions import met_again, writing
 from mcs.services.unknown import Unknown
 
 STATES = ("subscribed", "unsubscribed")
@@ -303,36 +303,27 @@ def add(
     comes back, and so does what they asked not to get. Raises Refused for a bad address, Unknown.
     """
     find_campaign(session, campaign_id)
+    person = Person(email, name, attributes or {})
     try:
-        address = parse_address(email)
-    except BadAddress as error:
+        return met_again(session, lambda: _put(session, now, secret, campaign_id, person, by))
+    except BadPerson as error:
         raise Refused("email", error.reason) from None
-    given = {key: value for key, value in (attributes or {}).items() if value}
-    with writing(session):
-        contact = _known(session, secret, address.key) or Contact(
-            uid=secrets.token_urlsafe(16), attributes={}, name="", created_at=now
-        )
-        if contact.email_key != address.key:
-            suppressions.follow(session, contact.email_key, address.key)
-        contact.email, contact.email_key, contact.deleted_at = address.email, address.key, None
-        contact.name = name or contact.name
-        contact.attributes = contact.attributes | given
-        contact.updated_at = now
-        session.add(contact)
-        session.flush()
-        batch_id = session.scalars(select(Batch.id).where(Batch.campaign_id == campaign_id)).one()
-        if session.get(BatchContact, (batch_id, contact.id)) is None:
-            session.add(BatchContact(batch_id=batch_id, contact_id=contact.id, added_at=now))
-        audit.note(session, now, by, "added", "contact", contact.id, campaign=campaign_id)
-        return contact.id
 
 
-def _known(session: Session, secret: str, key: str) -> Contact | None:
-    keys = (key, tombstone_key(secret, key))
-    found = {
-        c.email_key: c for c in session.scalars(select(Contact).where(Contact.email_key.in_(keys)))
-    }
-    return found.get(keys[0]) or found.get(keys[1])
+def _put(
+    session: Session,
+    now: datetime,
+    secret: str,
+    campaign_id: int,
+    person: Person,
+    by: int | None,
+) -> int:
+    (taken,) = people.take_in(session, now, secret, [person])
+    place = (_batch(session, campaign_id), taken.contact_id)
+    if session.get(BatchContact, place) is None:
+        session.add(BatchContact(batch_id=place[0], contact_id=place[1], added_at=now))
+    audit.note(session, now, by, "added", "contact", taken.contact_id, campaign=campaign_id)
+    return taken.contact_id
 
 
 def suppress(

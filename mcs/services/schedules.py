@@ -19,7 +19,7 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from mcs.core import sequences
@@ -28,7 +28,7 @@ from mcs.models import Action, Campaign, Schedule
 from mcs.models.base import UtcDateTime
 from mcs.models.sql import Analyze, among, cell, packed, records
 from mcs.services.definitions import Plan, known, load
-from mcs.services.transactions import writing
+from mcs.services.transactions import Overtaken, met_again, writing
 
 # Large enough that a commit costs little per subject, small enough that nobody waits long.
 CHUNK = 2000
@@ -114,13 +114,46 @@ def enrol(
             made = None if restart else _begin_unseen(session, now, campaign, who)
             if made is None:
                 with writing(session):
-                    made = _enrol(session, now, load(session, campaign), who, restart)
+                    plan = load(session, campaign)
+                    made = enrol_within(session, now, plan, who, restart=restart)
             return made
-        except (IntegrityError, _Overtaken):
+        except (IntegrityError, Overtaken):
             # Somebody enrolled the same subject in the same moment: there is one now.
             if last_try:
                 raise
     raise AssertionError("unreachable")
+
+
+def enrol_within(
+    session: Session,
+    now: datetime,
+    plan: Plan,
+    who: Subject,
+    *,
+    restart: bool = False,
+    since: datetime | None = None,
+) -> Enrolled:
+    """``enrol`` in the caller's transaction, which has loaded the plan and checked the subject.
+
+    A run that began at ``since`` or later is the one that ``restart`` asks for: it was asked again.
+    """
+    _refuse_unwritable(plan, who)
+    latest = _latest(session, plan.campaign_id, who.subject, who.subject_id)
+    if latest is None:
+        return _surely(_begin(session, now, plan, who, 1))
+    if restart and (since is None or latest.started_at < since):
+        _set_active(session, now, latest.id, active=False)
+        withdraw(session, now, [latest.id], sequences.UNSCHEDULED)
+        return _surely(_begin(session, now, plan, who, latest.run + 1))
+    contact_id = latest.contact_id if who.contact_id is None else who.contact_id
+    if contact_id != latest.contact_id:
+        _set_active(session, now, latest.id, active=latest.active, contact_id=contact_id)
+    if latest.active:
+        return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "nothing")
+    _set_active(session, now, latest.id, active=True)
+    if plan.running:
+        align(session, now, plan, schedule_ids=[latest.id])
+    return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "resumed")
 
 
 def enrol_many(
@@ -149,6 +182,22 @@ def take_stock(session: Session) -> None:
         with writing(session):
             for model in (Schedule, Action):
                 session.connection().execute(Analyze(model.__table__))
+
+
+def _enrol_chunk(
+    session: Session, now: datetime, campaign_id: int, chunk: Sequence[Subject]
+) -> Counter[str]:
+    return met_again(session, lambda: enrol_chunk_within(session, now, campaign_id, chunk))
+
+
+def enrol_chunk_within(
+    session: Session, now: datetime, campaign_id: int, chunk: Sequence[Subject]
+) -> Counter[str]:
+    """``enrol_many`` of no more than CHUNK that were checked, in the caller's transaction."""
+    plan = load(session, campaign_id)
+    for who in chunk:
+        _refuse_unwritable(plan, who)
+    return _enrol_all(session, now, plan, chunk)
 
 
 def unschedule(
@@ -237,26 +286,6 @@ def _begin_unseen(
         return None
     with writing(session, one_statement=True):
         return _begin(session, now, plan, who, 1)
-
-
-def _enrol(session: Session, now: datetime, plan: Plan, who: Subject, restart: bool) -> Enrolled:
-    _refuse_unwritable(plan, who)
-    latest = _latest(session, plan.campaign_id, who.subject, who.subject_id)
-    if latest is None:
-        return _surely(_begin(session, now, plan, who, 1))
-    if restart:
-        _set_active(session, now, latest.id, active=False)
-        withdraw(session, now, [latest.id], sequences.UNSCHEDULED)
-        return _surely(_begin(session, now, plan, who, latest.run + 1))
-    contact_id = latest.contact_id if who.contact_id is None else who.contact_id
-    if contact_id != latest.contact_id:
-        _set_active(session, now, latest.id, active=latest.active, contact_id=contact_id)
-    if latest.active:
-        return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "nothing")
-    _set_active(session, now, latest.id, active=True)
-    if plan.running:
-        align(session, now, plan, schedule_ids=[latest.id])
-    return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "resumed")
 
 
 def _begin(session: Session, now: datetime, plan: Plan, who: Subject, run: int) -> Enrolled | None:
@@ -358,13 +387,9 @@ _BEGIN_WHOLE: Any = select(
 )
 
 
-class _Overtaken(Exception):
-    """There is the very run that was about to begin."""
-
-
 def _surely(made: Enrolled | None) -> Enrolled:
     if made is None:
-        raise _Overtaken
+        raise Overtaken
     return made
 
 
@@ -411,23 +436,6 @@ def _refuse_unwritable(plan: Plan, who: Subject) -> None:
 # Enrolling many.
 
 
-def _enrol_chunk(
-    session: Session, now: datetime, campaign_id: int, chunk: Sequence[Subject]
-) -> Counter[str]:
-    for last_try in (False, True):
-        try:
-            with writing(session):
-                plan = load(session, campaign_id)
-                for who in chunk:
-                    _refuse_unwritable(plan, who)
-                return _enrol_all(session, now, plan, chunk)
-        except (IntegrityError, OperationalError):
-            # Somebody enrolled some of them in the same moment, or in another order.
-            if last_try:
-                raise
-    raise AssertionError("unreachable")
-
-
 def _enrol_all(
     session: Session, now: datetime, plan: Plan, chunk: Sequence[Subject]
 ) -> Counter[str]:
@@ -435,7 +443,7 @@ def _enrol_all(
     there = _existing(session, plan.campaign_id, named)
     did = Counter({"nothing": len(chunk) - len(named)})
     for name in there:
-        did[_enrol(session, now, plan, named[name], restart=False).did] += 1
+        did[enrol_within(session, now, plan, named[name]).did] += 1
     new = [who for name, who in named.items() if name not in there]
     if new:
         _begin_all(session, now, plan, new)

@@ -105,6 +105,8 @@ def realign(session: Session, now: datetime, campaign_id: int) -> None:
 
 def realign_within(session: Session, now: datetime, campaign_id: int) -> None:
     """``realign`` in the caller's transaction."""
+    # What the caller changed of the campaign is read past the session.
+    session.flush()
     plan = definitions.load(session, campaign_id, to_edit=True)
     if plan.running:
         schedules.align(session, now, plan)

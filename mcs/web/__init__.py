@@ -4,6 +4,7 @@ from flask import Blueprint
 
 from mcs.web import (
     activity,
+    api_tokens,
     campaigns,
     contacts,
     doubts,
@@ -20,6 +21,7 @@ from mcs.web import (
 
 BLUEPRINTS: tuple[Blueprint, ...] = (
     activity.bp,
+    api_tokens.bp,
     campaigns.bp,
     contacts.bp,
     doubts.bp,

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from werkzeug.serving import make_server
 
 from mcs.extensions import db
-from mcs.services import deliveries, emailers, planning, users
+from mcs.services import api_tokens, deliveries, emailers, planning, users
 from tests.browser.viewer import Viewer
 from tests.mail import free_port
 from tests.people import add_campaign, add_contact, add_scenario
@@ -68,6 +68,7 @@ def test_pages_that_only_trouble_or_company_leads_to(
             db.session(), now, "marie@shop.example", PASSWORD, users.MARKETER
         ).id
         assert owner.id != marie
+        api_tokens.make(db.session(), now, "Web shop", "enrol", owner.id)
     folder = Path(__file__).parent / "shots" / "seldom"
     viewer = Viewer(chromium, base_url, folder)
     page = viewer.page
@@ -83,6 +84,8 @@ def test_pages_that_only_trouble_or_company_leads_to(
         ("retry", f"/emailers/{doubtful}/retry"),
         ("users", "/users/"),
         ("user-remove", f"/users/{marie}/remove"),
+        ("token-revoke", "/api-tokens/1/revoke"),
+        ("tokens", "/api-tokens/"),
         ("activity", "/activity/"),
     ):
         answer = page.goto(path)
