@@ -255,6 +255,56 @@ def revise(
     return changes
 
 
+def settle(
+    definitions: Sequence[Definition],
+    calendar: Calendar,
+    enrolment: Enrolment,
+    standing: Sequence[Standing],
+    now: datetime,
+    *,
+    only: Collection[str] | None = None,
+    past: str = PAST_RUN,
+) -> list[Change]:
+    """What ``revise`` changes for a subject, and what follows from that for the steps after.
+
+    A step that is left out here may be what another comes after, and that one another's: each is
+    planned again, until nothing more follows.
+    """
+    known = {(one.key, one.occurrence): one for one in standing}
+    parents = {one.key: one.after[0] for one in definitions if one.after}
+    view, keys, changes = known, None if only is None else set(only), list[Change]()
+    while True:
+        planned = plan(definitions, calendar, enrolment, view)
+        found = revise(standing, planned, now, only=keys, past=past)
+        if not parents or found == changes:
+            return found
+        changes = found
+        view = known | {(one.key, one.occurrence): _changed_to(one, now) for one in changes}
+        if keys is not None:
+            moved = {one.key for one in changes}
+            keys = keys | {key for key, parent in parents.items() if parent in moved}
+
+
+def foresee(
+    definitions: Sequence[Definition], calendar: Calendar, enrolment: Enrolment
+) -> list[Planned]:
+    """``plan``, as if each action were completed at its very moment: so that a step after another
+    has a moment, too."""
+    ended: dict[tuple[str, int], Standing] = {}
+    while True:
+        planned = plan(definitions, calendar, enrolment, ended)
+        then = {
+            (one.key, one.occurrence): Standing(
+                one.key, one.occurrence, "completed", one.expected_at, one.expected_at
+            )
+            for one in planned
+            if one.expected_at is not None and not one.reason
+        }
+        if then == ended:
+            return planned
+        ended = then
+
+
 def action_id(key: str, occurrence: int, repeats: bool) -> str:
     """The name of an action: ``action1``, or ``action1.2`` for the second of a repeating step."""
     return f"{key}.{occurrence}" if repeats else key
@@ -374,6 +424,17 @@ def _placed(kind: str, wanted: Planned, now: datetime, past: str) -> Change:
         kind = "appear" if kind == "appear" else "vanish"
         return Change(kind, wanted.key, wanted.occurrence, wanted.expected_at, PASSED)
     return Change(kind, wanted.key, wanted.occurrence, wanted.expected_at, wanted.reason, late)
+
+
+def _changed_to(change: Change, now: datetime) -> Standing:
+    return Standing(
+        change.key,
+        change.occurrence,
+        "cancelled" if change.reason else "pending",
+        change.expected_at,
+        now if change.reason else None,
+        change.reason,
+    )
 
 
 # Reading.

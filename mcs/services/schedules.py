@@ -167,9 +167,11 @@ def align(
     for rows in _active(session, plan.campaign_id, schedule_ids):
         standing = _standing(session, [row.id for row in rows])
         changes = {
-            row.id: sequences.revise(
+            row.id: sequences.settle(
+                plan.definitions,
+                plan.calendar,
+                Enrolment(plan.name, row.subject, row.subject_id, row.run, row.started_at),
                 [one for one, _ in standing[row.id].values()],
-                _planned(plan, row, standing[row.id]),
                 now,
                 only=only,
                 past=past,
@@ -463,12 +465,6 @@ def _standing(session: Session, ids: Collection[int]) -> dict[int, _Standing]:
         )
         found[row.schedule_id][row.key, row.occurrence] = (one, row.id)
     return found
-
-
-def _planned(plan: Plan, row: Any, standing: _Standing) -> list[Planned]:
-    enrolment = Enrolment(plan.name, row.subject, row.subject_id, row.run, row.started_at)
-    ended = {place: one for place, (one, _) in standing.items()}
-    return sequences.plan(plan.definitions, plan.calendar, enrolment, ended)
 
 
 def _write(

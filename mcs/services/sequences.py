@@ -1,7 +1,7 @@
 """Sequences: define a campaign's steps, say what an edit will do, switch all of it on and off."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import select, update
@@ -85,10 +85,14 @@ def define_within(
     definitions.write(session, now, campaign_id, steps)
     if not after.running:
         return Tally()
-    changed = _changed(before, after)
-    tally = schedules.align(session, now, after, only=changed, past=past)
-    # What was left out just now may be what others come after.
-    schedules.align(session, now, after, only=after.dependents(changed))
+    return schedules.align(session, now, after, only=_changed(before, after), past=past)
+
+
+def activation(session: Session, now: datetime, campaign_id: int) -> Tally:
+    """How many subjects and actions switching the campaign on would bring back. Raises Unknown."""
+    plan = replace(definitions.load(session, campaign_id), running=True)
+    tally = schedules.align(session, now, plan, write=False)
+    session.rollback()
     return tally
 
 
@@ -144,13 +148,34 @@ def outlook(session: Session, now: datetime, campaign_id: int, who: Subject) -> 
     return Outlook(run, planned, repeating(plan))
 
 
+def foresight(
+    session: Session, now: datetime, campaign_id: int, steps: Sequence[Step] | None = None
+) -> Outlook:
+    """What would be due when for a contact that joins now, if each step were done at its moment.
+
+    ``steps`` stand in for those that are saved. Raises BadDefinition, Unknown.
+    """
+    plan = definitions.load(session, campaign_id)
+    if steps is not None:
+        plan = _with(plan, definitions.read(steps))
+    planned = sequences.foresee(
+        plan.definitions, plan.calendar, Enrolment(plan.name, *_SOMEBODY, 1, now)
+    )
+    session.rollback()
+    return Outlook(1, planned, repeating(plan))
+
+
+# A subject that nobody enrols: its draws are an example, and the same each time.
+_SOMEBODY = ("", "somebody")
+
+
 def repeating(plan: Plan) -> frozenset[str]:
     """The steps whose actions are numbered."""
     return frozenset(one.key for one in plan.definitions if one.repeat)
 
 
 def _with(plan: Plan, read: tuple[sequences.Definition, ...]) -> Plan:
-    return Plan(plan.campaign_id, plan.name, plan.calendar, plan.running, read)
+    return replace(plan, definitions=read)
 
 
 def _changed(before: Plan, after: Plan) -> set[str]:
