@@ -13,8 +13,9 @@ class Campaign(Base):
     """A named drive with a first and a last day, both included, in its own time zone.
 
     ``uid`` is what the outside world sees of it (List-Id, Feedback-ID, unsubscribe links); ids stay
-    inside. ``send_rate`` is its own limit in messages a second. A campaign with a ledger is
-    archived, never dropped.
+    inside. ``send_rate`` is its own limit in messages a second. ``enrols_added``: who is added to
+    the batch is enrolled in the sequence; ``enrol_asked_at`` is when somebody asked to enrol the
+    whole batch, until that is done. A campaign with a ledger is archived, never dropped.
     """
 
     __tablename__ = "campaigns"
@@ -38,6 +39,8 @@ class Campaign(Base):
     postal_address: Mapped[str] = mapped_column(String(500), default="")
     send_rate: Mapped[float | None]
     active: Mapped[bool] = mapped_column(default=True)
+    enrols_added: Mapped[bool] = mapped_column(default=False)
+    enrol_asked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

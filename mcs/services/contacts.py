@@ -22,7 +22,7 @@ from mcs.models import (
     Scenario,
     Suppression,
 )
-from mcs.services import audiences, audit, outlook, suppressions
+from mcs.services import audiences, audit, enrolling, outlook, suppressions
 from mcs.services.paging import At, Page, Rows, by_id, turn
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
@@ -299,6 +299,7 @@ def add(
 ) -> int:
     """Put a person into a campaign's batch, as an upload of one row would; the contact's id.
 
+    Where the campaign enrols who is added, they begin its sequence in the same commit.
     Somebody known is the same contact: what is given and not empty wins. Somebody who was deleted
     comes back, and so does what they asked not to get. Raises Refused for a bad address, Unknown.
     """
@@ -309,6 +310,7 @@ def add(
         raise Refused("email", error.reason) from None
     given = {key: value for key, value in (attributes or {}).items() if value}
     with writing(session):
+        sequence = enrolling.welcoming(session, campaign_id)
         contact = _known(session, secret, address.key) or Contact(
             uid=secrets.token_urlsafe(16), attributes={}, name="", created_at=now
         )
@@ -323,6 +325,9 @@ def add(
         batch_id = session.scalars(select(Batch.id).where(Batch.campaign_id == campaign_id)).one()
         if session.get(BatchContact, (batch_id, contact.id)) is None:
             session.add(BatchContact(batch_id=batch_id, contact_id=contact.id, added_at=now))
+            session.flush()
+            if sequence is not None:
+                enrolling.added(session, now, sequence, [contact.id])
         audit.note(session, now, by, "added", "contact", contact.id, campaign=campaign_id)
         return contact.id
 
@@ -377,13 +382,15 @@ def allow(
 def remove(
     session: Session, now: datetime, contact_id: int, campaign_id: int, *, by: int | None = None
 ) -> None:
-    """Take them out of a campaign's batch; what was on its way to them from it is skipped."""
+    """Take them out of a campaign's batch and its sequence; what was on its way to them from it is
+    skipped."""
     find(session, contact_id)
     with writing(session):
         contact = _locked(session, contact_id)
         place = session.get(BatchContact, (_batch(session, campaign_id), contact_id))
         if place is not None:
             session.delete(place)
+        enrolling.let_go(session, now, contact_id, campaign_id)
         suppressions.skip_pending(session, contact.email_key, "removed", campaign_id)
         audit.note(session, now, by, "removed", "contact", contact_id, campaign=campaign_id)
 
@@ -418,6 +425,7 @@ def delete(
     find(session, contact_id)
     with writing(session):
         contact = _locked(session, contact_id)
+        enrolling.let_go(session, now, contact_id)
         suppressions.skip_pending(session, contact.email_key, "deleted")
         session.execute(delete_rows(BatchContact).where(BatchContact.contact_id == contact_id))
         grave = tombstone_key(secret, contact.email_key)

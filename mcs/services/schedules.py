@@ -15,6 +15,7 @@ from mcs.core import sequences
 from mcs.core.sequences import Change, Enrolment, Planned, Standing
 from mcs.models import Action, Schedule
 from mcs.models.base import UtcDateTime
+from mcs.services import audit
 from mcs.services.definitions import Plan, load
 from mcs.services.transactions import writing
 
@@ -90,6 +91,7 @@ def enrol(
     who: Subject,
     *,
     restart: bool = False,
+    by: int | None = None,
 ) -> Enrolled:
     """Begin the campaign's sequence for a subject: its actions are all there in the same commit.
 
@@ -102,12 +104,42 @@ def enrol(
             with writing(session):
                 plan = load(session, campaign)
                 _refuse_unwritable(plan, who)
-                return _enrol(session, now, plan, who, restart)
+                enrolled = _enrol(session, now, plan, who, restart)
+                if by is not None and enrolled.did != "nothing":
+                    note(session, now, by, _VERBS[enrolled.did, restart], plan, who)
+                return enrolled
         except IntegrityError:
             # Somebody enrolled the same subject in the same moment: there is one now.
             if last_try:
                 raise
     raise AssertionError("unreachable")
+
+
+_VERBS = {
+    ("began", False): "enrolled",
+    ("began", True): "restarted",
+    ("resumed", False): "resumed",
+}
+
+
+def note(
+    session: Session, now: datetime, by: int | None, verb: str, plan: Plan, who: Subject
+) -> None:
+    """Tell the audit log what was done to a subject's schedule."""
+    subject = f"{who.subject} {who.subject_id}"
+    audit.note(
+        session, now, by, f"{verb} in the sequence of", "campaign", plan.campaign_id, who=subject
+    )
+
+
+def enrol_within(
+    session: Session, now: datetime, plan: Plan, subjects: Sequence[Subject]
+) -> Counter[str]:
+    """``enrol_many`` in the caller's transaction, which ``load`` has given the plan to.
+
+    They are no more than CHUNK. Raises IntegrityError where another enrols one of them just now.
+    """
+    return _enrol_all(session, now, plan, subjects)
 
 
 def enrol_many(
@@ -126,16 +158,24 @@ def enrol_many(
 
 
 def unschedule(
-    session: Session, now: datetime, campaign_id: int, subject: str, subject_id: str
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    subject: str,
+    subject_id: str,
+    *,
+    by: int | None = None,
 ) -> bool:
     """Withdraw what is still pending of a subject; whether it was enrolled. History stays."""
     with writing(session):
-        load(session, campaign_id)
+        plan = load(session, campaign_id)
         latest = _latest(session, campaign_id, subject, subject_id)
         if latest is None or not latest.active:
             return False
         _set_active(session, now, latest.id, active=False)
         withdraw(session, now, [latest.id], sequences.UNSCHEDULED)
+        if by is not None:
+            note(session, now, by, "withdrew", plan, Subject(subject, subject_id))
         return True
 
 

@@ -17,6 +17,7 @@ depends_on = None
 
 
 def upgrade():
+    _campaigns()
     _action_definitions()
     _schedules()
     _actions()
@@ -27,6 +28,14 @@ def upgrade():
             type_=sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
         )
         batch_op.create_foreign_key("fk_deliveries_action_id", "actions", ["action_id"], ["id"])
+
+
+def _campaigns():
+    with op.batch_alter_table("campaigns") as batch_op:
+        batch_op.add_column(
+            sa.Column("enrols_added", sa.Boolean(), nullable=False, server_default=sa.false())
+        )
+        batch_op.add_column(sa.Column("enrol_asked_at", sa.DateTime(timezone=True), nullable=True))
 
 
 def _action_definitions():
