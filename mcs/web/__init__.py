@@ -13,7 +13,9 @@ from mcs.web import (
     imports,
     mailbox,
     scenarios,
+    sequences,
     sessions,
+    subjects,
     unsubscribe,
     users,
 )
@@ -29,7 +31,9 @@ BLUEPRINTS: tuple[Blueprint, ...] = (
     imports.bp,
     mailbox.bp,
     scenarios.bp,
+    sequences.bp,
     sessions.bp,
+    subjects.bp,
     unsubscribe.bp,
     users.bp,
 )
