@@ -235,8 +235,10 @@ class Lane:
     def _release_now(self, feed: Feed, not_before: datetime | None, session: Session) -> None:
         now = self._given.now()
         emailers.note(session, feed.claim.emailer_id, self._trouble)
-        if deliveries.release(session, now, feed.claim, not_before):
-            emailers.finish(session, now, feed.claim.emailer_id)
+        # Before the slice is given back: a death in between leaves a lease that is rescued, and the
+        # rescue finishes the emailer again.
+        emailers.finish(session, now, feed.claim.emailer_id)
+        deliveries.release(session, now, feed.claim, not_before)
 
     # A connection takes letters, and says what it heard. (mcs.services.talk.Post)
 
