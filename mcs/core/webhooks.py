@@ -50,7 +50,7 @@ def read(url: str, allow: Collection[str] = ()) -> Place:
     host = parts.hostname.lower()
     trusted = f"{host}:{port}" in allow
     if parts.scheme == "http" and not trusted:
-        raise BadUrl(f"it is not encrypted: use https, or name {host}:{port} in MCS_WEBHOOK_ALLOW")
+        raise BadUrl(f"it is not encrypted: use https, or allow {host}:{port} (MCS_WEBHOOK_ALLOW)")
     if not trusted:
         _refuse_private(host, port)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -73,7 +73,7 @@ def public(address: str) -> bool:
 
 
 def _refuse_private(host: str, port: int) -> None:
-    own = f"if it is your own host, name {host}:{port} in MCS_WEBHOOK_ALLOW"
+    own = f"if it is your own host, allow {host}:{port} (MCS_WEBHOOK_ALLOW)"
     labels = host.rstrip(".").split(".")
     if ":" in host or _NUMBER.fullmatch(labels[-1]):
         try:

@@ -111,7 +111,7 @@ def resolve(url: str, allow: Collection[str] = ()) -> Target:
         if not place.trusted and not public(address):
             raise WebhookFailed(
                 f"{place.host} is {address}, which is not a public address: if it is your own"
-                f" host, name {place.host}:{place.port} in MCS_WEBHOOK_ALLOW"
+                f" host, allow {place.host}:{place.port} (MCS_WEBHOOK_ALLOW)"
             )
     return Target(addresses[0], place.port, place.host, place.path, place.secure)
 
