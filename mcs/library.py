@@ -42,7 +42,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.core.addresses import BadAddress, parse_address
-from mcs.core.calls import Call
+from mcs.core.calls import SEND_EMAIL, Call
 from mcs.core.sequences import BadDefinition, read_action_id
 from mcs.core.states import ACTION_STATES
 from mcs.gateways import clock as real_clock
@@ -58,7 +58,8 @@ from mcs.models import (
 )
 from mcs.services import actions, definitions, runners, schedules, sequences
 from mcs.services.actions import Found
-from mcs.services.definitions import SEND_EMAIL, Step
+from mcs.services.callbacks import check_config
+from mcs.services.definitions import Step
 from mcs.services.runners import Callback, Runner, Surroundings
 from mcs.services.schedules import Refused, Subject
 from mcs.services.transactions import writing
@@ -222,7 +223,8 @@ class CampaignScheduler:
 
     Besides these there are ``webhook`` (a JSON POST to ``config["url"]``, signed with
     ``config["secret"]``; ``webhook_allow`` names hosts of your own as ``host:port``, others must be
-    public and speak https), and what packages install as entry points of group ``mcs.callbacks``.
+    public and speak https), ``notify`` (a post to a chat, by ``config["url"]`` and
+    ``config["text"]``), and what packages install as entry points of group ``mcs.callbacks``.
 
     ``timezone`` is that of campaigns that do not name theirs. ``clock`` says what time it is, for
     tests. Use it as a context manager, or call ``init`` first and ``close`` at the end.
@@ -633,6 +635,8 @@ class CampaignScheduler:
                 )
         try:
             definitions.read(steps)
+            for step in steps:
+                check_config(step, self._callbacks)
         except BadDefinition as error:
             keys = [step.key for step in steps]
             place_of = f"[{keys.index(error.key)}].{error.part}" if error.key in keys else ""

@@ -10,12 +10,12 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from mcs.core import sequences
+from mcs.core import calls, sequences
 from mcs.core.sequences import BadDefinition, Calendar, Definition
 from mcs.models import ActionDefinition, Campaign
 from mcs.services.unknown import Unknown
 
-SEND_EMAIL = "send_email"
+SEND_EMAIL = calls.SEND_EMAIL
 MOST_ATTEMPTS = 20
 
 

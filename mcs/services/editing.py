@@ -4,7 +4,7 @@ Each verb reads the other steps under the campaign's lock, so that two people wh
 once both get what they wanted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -15,18 +15,16 @@ from mcs.core import sequences
 from mcs.core.content import Problem
 from mcs.core.sequences import BadDefinition
 from mcs.models import Campaign, Scenario
-from mcs.services import audit, definitions, scenarios
+from mcs.services import audit, callbacks, definitions, scenarios
 from mcs.services import sequences as verbs
-from mcs.services.definitions import Step
+from mcs.services.definitions import SEND_EMAIL, Step
 from mcs.services.messages import message_of
 from mcs.services.scenarios import Fields, Refused
 from mcs.services.schedules import Tally
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
 
-WEBHOOK, NOTIFY = "webhook", "notify"
-# What is not told again once it is saved.
-SECRETS = {WEBHOOK: ("secret",), NOTIFY: ("url",)}
+WEBHOOK = "webhook"
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,19 @@ def problems(session: Session, campaign: Campaign, message: Fields) -> list[Prob
     return sorted(found, key=lambda problem: not problem.fatal)
 
 
-def preview_put(session: Session, now: datetime, campaign_id: int, step: Step, new: bool) -> Effect:
-    """What ``put`` would change. Raises BadDefinition, Unknown."""
+def preview_put(
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    step: Step,
+    *,
+    new: bool,
+    known: Mapping[str, Any],
+) -> Effect:
+    """What ``put`` would change. ``known`` is the table of callbacks that a step may use. Raises
+    BadDefinition, Unknown."""
+    if step.callback != SEND_EMAIL:
+        callbacks.check(session, known, campaign_id, [step])
     return _effect(session, now, campaign_id, lambda steps: _with(steps, step, new))
 
 
@@ -86,14 +95,15 @@ def put(
     step: Step,
     *,
     new: bool,
+    known: Mapping[str, Any],
     message: Fields | None = None,
     past: str = sequences.PAST_SKIP,
     by: int | None = None,
 ) -> Tally:
     """Save one step: added at the end, or in the place where it was; what that changed.
 
-    ``message`` is what an email step sends. The same step added twice is one step. Raises
-    BadDefinition, Refused (a problem of the message), Unknown.
+    ``message`` is what an email step sends, ``known`` the table of callbacks. The same step added
+    twice is one step. Raises BadDefinition, Refused (a problem of the message), Unknown.
     """
     campaign = scenarios.find_campaign(session, campaign_id)
     if message is not None:
@@ -108,9 +118,10 @@ def put(
         _with(steps, step, new)
         if message is not None:
             scenario_id = _write_message(session, now, campaign_id, steps, step.key, message)
-            step = replace(step, config={**step.config, "scenario": scenario_id})
+            step = replace(step, config={"scenario": scenario_id})
+        callbacks.check(session, known, campaign_id, [step])
         tally = verbs.define_within(session, now, campaign_id, _with(steps, step, new), past)
-        verb = "added a step to the sequence of" if new else "edited a step of the sequence of"
+        verb = "added a step to" if new else "edited a step of"
         audit.note(session, now, by, verb, "campaign", campaign_id, step=step.key)
         return tally
 
@@ -126,7 +137,7 @@ def remove(
         definitions.load(session, campaign_id, to_edit=True)
         steps = _without(definitions.steps_of(session, campaign_id), key)
         tally = verbs.define_within(session, now, campaign_id, steps)
-        verb = "removed a step from the sequence of"
+        verb = "removed a step from"
         audit.note(session, now, by, verb, "campaign", campaign_id, step=key)
         return tally
 
@@ -144,7 +155,7 @@ def move(session: Session, now: datetime, campaign_id: int, key: str, place: int
             raise Unknown(f"step {key}")
         steps.remove(moved)
         steps.insert(max(0, place), moved)
-        verbs.define_within(session, now, campaign_id, steps)
+        definitions.write(session, now, campaign_id, steps)
 
 
 def _effect(
@@ -155,7 +166,7 @@ def _effect(
 ) -> Effect:
     steps = change(definitions.steps_of(session, campaign_id))
     skip, run = (
-        verbs.preview(session, now, campaign_id, steps, past)
+        verbs.effect(session, now, campaign_id, steps, past)
         for past in (
             sequences.PAST_SKIP,
             sequences.PAST_RUN,

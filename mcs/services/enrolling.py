@@ -56,7 +56,7 @@ def ask_batch(
         session.execute(
             update(Campaign).where(Campaign.id == plan.campaign_id).values(enrol_asked_at=now)
         )
-        verb = "enrolled the batch in the sequence of"
+        verb = "enrolled the batch of"
         audit.note(session, now, by, verb, "campaign", campaign_id)
     chunks = iter(range(AT_ONCE // CHUNK))
     enrol_batch(session, now, campaign_id, stopping=lambda: next(chunks, None) is None)
@@ -130,10 +130,8 @@ def welcome(
         session.execute(
             update(Campaign).where(Campaign.id == plan.campaign_id).values(enrols_added=on)
         )
-        verb = "enrols" if on else "no longer enrols"
-        audit.note(
-            session, now, by, f"{verb} who is added to the batch of", "campaign", campaign_id
-        )
+        verb = f"switched {'on' if on else 'off'} enrolling in"
+        audit.note(session, now, by, verb, "campaign", campaign_id)
 
 
 def welcoming(session: Session, campaign_id: int) -> Plan | None:

@@ -79,6 +79,6 @@ def _retry(
         )
         assert isinstance(moved, CursorResult)
         if moved.rowcount:
-            verb = "tried again the failed actions of"
+            verb = "retried actions of"
             audit.note(session, now, by, verb, "campaign", campaign_id, actions=moved.rowcount)
         return moved.rowcount

@@ -10,11 +10,11 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, aliased, contains_eager
 
-from mcs.core import content, walltime, words
+from mcs.core import walltime, words
 from mcs.core.content import Problem
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Emailer, Scenario
-from mcs.services import attributes, audiences, audit, messages, planning
+from mcs.services import audiences, audit, callbacks, messages, planning
 from mcs.services.audiences import Audience
 from mcs.services.paging import At, Order, Page, Rows, read_number, turn
 from mcs.services.transactions import writing
@@ -262,18 +262,9 @@ def problems(
 
 def message_problems(session: Session, campaign: Campaign, fields: Fields) -> list[Problem]:
     """What is wrong with the words of a message, whenever it goes out."""
-    used = content.fields_used(fields.subject, fields.content)
-    known, doubtful = attributes.known_among(session, campaign.id, used)
-    found = list(content.check(fields.subject, fields.content, fields.format, known | doubtful))
-    found += [
-        Problem(
-            "content",
-            f"The campaign has no contacts yet, so {{{{ {name} }}}} cannot be checked.",
-            fatal=False,
-        )
-        for name in sorted(doubtful)
-    ]
-    return found
+    return callbacks.content_problems(
+        session, campaign.id, fields.subject, fields.content, fields.format
+    )
 
 
 def _time_problems(now: datetime, campaign: Campaign, fields: Fields) -> list[Problem]:

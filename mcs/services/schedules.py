@@ -127,9 +127,7 @@ def note(
 ) -> None:
     """Tell the audit log what was done to a subject's schedule."""
     subject = f"{who.subject} {who.subject_id}"
-    audit.note(
-        session, now, by, f"{verb} in the sequence of", "campaign", plan.campaign_id, who=subject
-    )
+    audit.note(session, now, by, f"{verb} a subject of", "campaign", plan.campaign_id, who=subject)
 
 
 def enrol_within(

@@ -1,8 +1,9 @@
 """Sequences: define a campaign's steps, say what an edit will do, switch all of it on and off."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 from mcs.core import sequences
 from mcs.core.sequences import Enrolment, Planned
 from mcs.models import Action, Schedule
-from mcs.services import definitions, schedules
+from mcs.services import callbacks, definitions, schedules
 from mcs.services.definitions import Plan, Step
 from mcs.services.schedules import Subject, Tally
 from mcs.services.transactions import writing
@@ -35,11 +36,25 @@ def preview(
     campaign_id: int,
     steps: Sequence[Step],
     past: str = sequences.PAST_SKIP,
+    *,
+    known: Mapping[str, Any] | None = None,
 ) -> Tally:
     """How many subjects and actions saving these steps would move, without saving them.
 
-    Raises BadDefinition, Unknown.
+    ``known`` is the table of callbacks that the steps may use. Raises BadDefinition, Unknown.
     """
+    callbacks.check(session, known, campaign_id, steps)
+    return effect(session, now, campaign_id, steps, past)
+
+
+def effect(
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    steps: Sequence[Step],
+    past: str = sequences.PAST_SKIP,
+) -> Tally:
+    """``preview`` of steps whose messages may not be written yet: of their moments alone."""
     read = definitions.read(steps)
     before = definitions.load(session, campaign_id)
     after = _with(before, read)
@@ -58,15 +73,17 @@ def define(
     campaign_id: int,
     steps: Sequence[Step],
     past: str = sequences.PAST_SKIP,
+    *,
+    known: Mapping[str, Any] | None = None,
 ) -> Tally:
     """Save the steps of a campaign, and move what is pending of those that changed.
 
     What a subject has completed stays completed, whatever changes. ``past`` says whether a step
-    whose moment has passed for a subject already is skipped or run at once. Raises BadDefinition,
-    Unknown.
+    whose moment has passed for a subject already is skipped or run at once. ``known`` is the table
+    of callbacks that the steps may use. Raises BadDefinition, Unknown.
     """
     with writing(session):
-        return define_within(session, now, campaign_id, steps, past)
+        return define_within(session, now, campaign_id, steps, past, known=known)
 
 
 def define_within(
@@ -75,12 +92,15 @@ def define_within(
     campaign_id: int,
     steps: Sequence[Step],
     past: str = sequences.PAST_SKIP,
+    *,
+    known: Mapping[str, Any] | None = None,
 ) -> Tally:
     """``define`` in the caller's transaction."""
     read = definitions.read(steps)
     if past not in sequences.PAST:
         raise ValueError(f"past: {past!r}: use skip or run")
     before = definitions.load(session, campaign_id, to_edit=True)
+    callbacks.check(session, known, campaign_id, steps)
     after = _with(before, read)
     definitions.write(session, now, campaign_id, steps)
     if not after.running:

@@ -15,7 +15,7 @@ from mcs.core.addresses import BadAddress, parse_address
 from mcs.core.states import ACTION_STATES
 from mcs.core.walltime import instant, local
 from mcs.models import Action, ActionDefinition, Campaign, Contact, Schedule
-from mcs.services.paging import At, Order, Page, Rows, by_id, read_number, turn
+from mcs.services.paging import LARGEST_BIG_ID, At, Order, Page, Rows, by_id, read_number, turn
 from mcs.services.unknown import Unknown
 
 # Under way: something is still to come. Done: nothing is. Failed: something needs a person.
@@ -377,7 +377,7 @@ def _read_key(text: str) -> tuple[datetime, int]:
     moment = datetime.fromisoformat(at)
     if moment.utcoffset() != timedelta(0):
         raise ValueError(text)
-    return moment, read_number(number)
+    return moment, read_number(number, LARGEST_BIG_ID)
 
 
 def _coming_of(

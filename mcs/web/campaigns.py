@@ -123,8 +123,8 @@ def ask_activate(campaign_id: int) -> str:
     consequences = [found]
     if back.appear:
         consequences.append(
-            f"{words.count(back.appear, 'action')} of {words.count(back.subjects, 'subject')} of its"
-            " sequence come back, counted from when each began."
+            f"{words.count(back.appear, 'action')} of its sequence come back, of"
+            f" {words.count(back.subjects, 'subject')}, counted from when each began."
         )
     if back.at_once:
         consequences.append(

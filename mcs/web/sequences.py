@@ -4,10 +4,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
-from flask import Blueprint, abort, flash, redirect, render_template, request
+from flask import Blueprint, abort, current_app, flash, redirect, render_template, request
 from flask_login import current_user
 from werkzeug.wrappers import Response
 from wtforms import HiddenField, IntegerField, PasswordField, RadioField, SelectMultipleField
@@ -33,8 +33,9 @@ from mcs.services import (
     sequences,
     subjects,
 )
+from mcs.services.callbacks import NOTIFY, shown
 from mcs.services.definitions import MOST_ATTEMPTS, SEND_EMAIL, Step
-from mcs.services.editing import NOTIFY, WEBHOOK, Effect
+from mcs.services.editing import WEBHOOK, Effect
 from mcs.services.scenarios import Fields, Refused
 from mcs.services.schedules import Tally
 from mcs.web.forms import Form, complain, trimmed
@@ -51,7 +52,7 @@ ON_FAILURE = (
     (core.GO_ON, "go on with this step all the same"),
 )
 # The fields whose names differ from those of a definition's parts.
-FIELDS = {"id": "key"}
+FIELDS = {"id": "key", "config.url": "url", "config.secret": "secret", "config.text": "text"}
 # So many occurrences of a repeating step are shown, and offered to come after.
 SHOWN = 4
 OFFERED = 12
@@ -148,7 +149,7 @@ class WebhookForm(StepForm):
 
 
 class NotifyForm(StepForm):
-    service = PasswordField("Service address", filters=[trimmed])
+    service = PasswordField("Address of the service", filters=[trimmed])
     text = lines("Text", InputRequired("Write what is posted."))
 
     def config(self, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,8 +234,7 @@ def titles(campaign_id: int, steps: Sequence[Step]) -> dict[str, tuple[str, str]
             host = urlsplit(str(step.config.get("url", ""))).netloc
             said[step.key] = ("Webhook", host)
         elif step.callback == NOTIFY:
-            service = str(step.config.get("url", "")).partition(":")[0]
-            said[step.key] = (KINDS[NOTIFY], service)
+            said[step.key] = (KINDS[NOTIFY], shown(step).get("url", ""))
         else:
             said[step.key] = (KINDS.get(step.callback, step.callback), "")
     return said
@@ -294,7 +294,9 @@ def _save(campaign: Campaign, kind: str, known: Step | None) -> Any:
     try:
         if not confirmed:
             _refuse_fatal(campaign, message)
-            effect = editing.preview_put(db.session(), clock.now(), campaign.id, step, new)
+            effect = editing.preview_put(
+                db.session(), clock.now(), campaign.id, step, new=new, known=table()
+            )
             if effect.any:
                 return _ask(campaign, form, step, effect)
         tally = editing.put(
@@ -303,6 +305,7 @@ def _save(campaign: Campaign, kind: str, known: Step | None) -> Any:
             campaign.id,
             step,
             new=new,
+            known=table(),
             message=message,
             past=past if confirmed else core.PAST_SKIP,
             by=current_user.id,
@@ -317,6 +320,11 @@ def _save(campaign: Campaign, kind: str, known: Step | None) -> Any:
     return redirect(f"/campaigns/{campaign.id}/sequence", 303)
 
 
+def table() -> Mapping[str, Any]:
+    """The callbacks that a step may use, by id."""
+    return cast(Mapping[str, Any], current_app.extensions["callbacks"])
+
+
 def _refuse_fatal(campaign: Campaign, message: Fields | None) -> None:
     if message is not None:
         found = editing.problems(db.session(), campaign, message)
@@ -328,7 +336,8 @@ def _complain(form: StepForm, key: str, error: BadDefinition) -> None:
     """At the field, where it is this step's; else at the top, with the other step's id."""
     if error.key in (key, ""):
         reason = error.reason[:1].upper() + error.reason[1:]
-        complain(form, FIELDS.get(error.part, error.part), f"{reason}.")
+        field = FIELDS.get(error.part, error.part)
+        complain(form, "service" if field not in form and field == "url" else field, f"{reason}.")
     else:
         complain(form, "", f"{error}.")
 
@@ -417,19 +426,19 @@ def _checked(
     except BadDefinition as error:
         wrong = str(error) if error.key not in (step.key, "") else error.reason
     found: list[Problem] = []
-    shown = None
+    preview = None
     if message is not None:
         found = editing.problems(session, campaign, message)
         if not asked:
             found = [p for p in found if not _only_unwritten(p, message)]
-        reader = form.reader.data or ""
-        shown = previews.preview(session, settings(), campaign.id, message, reader)
+        reader = form["reader"].data or ""
+        preview = previews.preview(session, settings(), campaign.id, message, reader)
     return {
         "said": said,
         "moments": moments,
         "wrong": wrong,
         "problems": found,
-        "shown": shown,
+        "shown": preview,
         "most": SHOWN,
         "now": clock.now(),
         "from_now": words.from_now,

@@ -24,7 +24,7 @@ ONE = f"{HERE}/subjects/<int(max={LARGEST_ID}):schedule_id>"
 def index(campaign_id: int) -> str:
     campaign = enrolling.find_campaign(db.session(), campaign_id)
     steps = definitions.steps_of(db.session(), campaign_id)
-    filters = {
+    filters: dict[str, Any] = {
         "search": searched(),
         "state": word("state", subjects.STATES),
         "step": word("step", tuple(step.key for step in steps)),
@@ -45,7 +45,7 @@ def index(campaign_id: int) -> str:
 def actions(campaign_id: int) -> str:
     campaign = enrolling.find_campaign(db.session(), campaign_id)
     steps = definitions.steps_of(db.session(), campaign_id)
-    filters = {
+    filters: dict[str, Any] = {
         "search": searched(),
         "state": word("state", subjects.OUTCOMES),
         "step": word("step", tuple(step.key for step in steps)),
