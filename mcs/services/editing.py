@@ -75,9 +75,13 @@ def preview_put(
     *,
     new: bool,
     known: Mapping[str, Any],
+    message: Fields | None = None,
 ) -> Effect:
     """What ``put`` would change. ``known`` is the table of callbacks that a step may use. Raises
     BadDefinition, Unknown."""
+    steps = definitions.steps_of(session, campaign_id)
+    if new and _stands_already(session, campaign_id, steps, step, message):
+        return Effect(Tally(), Tally())
     if step.callback != SEND_EMAIL:
         callbacks.check(session, known, campaign_id, [step])
     return _effect(session, now, campaign_id, lambda steps: _with(steps, step, new))

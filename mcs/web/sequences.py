@@ -18,9 +18,10 @@ from mcs.core import intervals, timing, words
 from mcs.core import sequences as core
 from mcs.core.content import Problem
 from mcs.core.language import SOURCE_LIMIT
+from mcs.core.message import BadTemplate, CannotCompose
 from mcs.core.sequences import BadDefinition, Planned
 from mcs.extensions import db
-from mcs.gateways import clock
+from mcs.gateways import clock, mailer
 from mcs.models import Campaign, Scenario
 from mcs.services import (
     actions,
@@ -39,7 +40,7 @@ from mcs.services.editing import WEBHOOK, Effect
 from mcs.services.scenarios import Fields, Refused
 from mcs.services.schedules import Tally
 from mcs.web.forms import Form, complain, trimmed
-from mcs.web.parts import id_in, line, lines, queue, settings
+from mcs.web.parts import by_htmx, id_in, line, lines, queue, settings
 
 bp = Blueprint("sequences", __name__)
 
@@ -47,9 +48,9 @@ HERE = "/campaigns/{campaign_id}/sequence"
 KINDS = {SEND_EMAIL: "Email", WEBHOOK: "Webhook", NOTIFY: "Post to a channel"}
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 ON_FAILURE = (
-    (core.WAIT, "wait until somebody tries it again"),
-    (core.SKIP, "leave this step out"),
-    (core.GO_ON, "go on with this step all the same"),
+    SelectChoice(core.WAIT, "wait until somebody tries it again"),
+    SelectChoice(core.SKIP, "leave this step out"),
+    SelectChoice(core.GO_ON, "go on with this step all the same"),
 )
 # The fields whose names differ from those of a definition's parts.
 FIELDS = {"id": "key", "config.url": "url", "config.secret": "secret", "config.text": "text"}
@@ -66,7 +67,9 @@ class StepForm(Form):
     time = line("Time of day")
     days = SelectMultipleField(
         "Weekdays",
-        choices=list(zip(intervals.DAYS, WEEKDAYS, strict=True)),
+        choices=[
+            SelectChoice(day, label) for day, label in zip(intervals.DAYS, WEEKDAYS, strict=True)
+        ],
         validate_choice=False,
     )
     excluded = line("Dates left out")
@@ -295,7 +298,13 @@ def _save(campaign: Campaign, kind: str, known: Step | None) -> Any:
         if not confirmed:
             _refuse_fatal(campaign, message)
             effect = editing.preview_put(
-                db.session(), clock.now(), campaign.id, step, new=new, known=table()
+                db.session(),
+                clock.now(),
+                campaign.id,
+                step,
+                new=new,
+                known=table(),
+                message=message,
             )
             if effect.any:
                 return _ask(campaign, form, step, effect)
@@ -377,6 +386,7 @@ def _form(
     form: StepForm,
     known: Step | None,
     problems: Sequence[Problem] = (),
+    notice: tuple[str, str] | None = None,
 ) -> str:
     session = db.session()
     steps = definitions.steps_of(session, campaign.id)
@@ -400,6 +410,7 @@ def _form(
         kinds=KINDS,
         form=form,
         known=known,
+        notice=notice,
         message=messages.message_of(session, campaign.id, known) if known else None,
         most_attempts=MOST_ATTEMPTS,
         **given,
@@ -466,6 +477,40 @@ def check(campaign_id: int) -> str:
         kind=kind,
         **_checked(campaign, kind, form, known, asked=False),
     )
+
+
+@bp.post(id_in(f"{HERE}/test"))
+def send_test(campaign_id: int) -> Any:
+    """Send the message that is typed to the person who is signed in; the form comes back."""
+    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    key = request.args.get("step", "")
+    known = editing.find_step(db.session(), campaign_id, key) if key else None
+    if known is not None and known.callback != SEND_EMAIL:
+        abort(404)
+    form = EmailForm()
+    form.validate()
+    for field in form:
+        field.errors = []
+    saved = messages.message_of(db.session(), campaign_id, known) if known else None
+    to = current_user.email
+    try:
+        previews.send_test(
+            db.session(),
+            clock.now(),
+            settings(),
+            campaign_id,
+            form.message(),
+            form.reader.data or "",
+            to,
+            scenario_id=saved.id if saved else None,
+            by=current_user.id,
+        )
+        notice = ("good", f"A test is on its way to {to}.")
+    except (mailer.NotSent, BadTemplate, CannotCompose) as error:
+        notice = ("bad", f"The test was not sent. {error}")
+    if by_htmx():
+        return render_template("scenarios/notice.html", notice=notice)
+    return _form(campaign, SEND_EMAIL, form, known, notice=notice)
 
 
 @bp.get(id_in(f"{HERE}/steps/<key>/remove"))
