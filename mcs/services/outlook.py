@@ -43,8 +43,8 @@ class Going:
 class Need:
     """Something that waits for a person: where it is (``href``), and a sentence.
 
-    ``kind``: missed (an emailer, or actions of a sequence), paused, in_doubt, unready (a
-    campaign), or failed (an upload, or actions).
+    ``kind``: missed, paused, in_doubt, overdue (actions of a sequence), unready (a campaign), or
+    failed (an upload, or actions).
     """
 
     kind: str
@@ -195,7 +195,7 @@ def _doubts(session: Session) -> list[Need]:
 def _late_actions(session: Session, now: datetime) -> list[Need]:
     return [
         Need(
-            "missed",
+            "overdue",
             campaign.name,
             f"{words.count(number, 'action')} of its sequence should have run by now: look whether"
             " a worker runs.",

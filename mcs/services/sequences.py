@@ -129,6 +129,8 @@ def realign(session: Session, now: datetime, campaign_id: int) -> None:
 
 def realign_within(session: Session, now: datetime, campaign_id: int) -> None:
     """``realign`` in the caller's transaction."""
+    # The campaign is read on the connection, which knows only what was sent to it.
+    session.flush()
     plan = definitions.load(session, campaign_id, to_edit=True)
     if plan.running:
         schedules.align(session, now, plan)

@@ -592,16 +592,15 @@ ENROLLED = {
 
 def _enrol_page(campaign: Campaign, form: EnrolForm) -> str:
     session = db.session()
-    moments = sequences.foresight(session, clock.now(), campaign.id)
+    steps = definitions.steps_of(session, campaign.id)
     return render_template(
         "sequences/enrol.html",
         campaign=campaign,
         form=form,
-        steps=definitions.steps_of(session, campaign.id),
+        steps=steps,
+        titles=titles(campaign.id, steps),
         outside=enrolling.not_enrolled(session, campaign.id),
-        summary=subjects.summary(session, campaign.id),
-        outlook=moments,
-        shown=SHOWN,
+        outlook=sequences.foresight(session, clock.now(), campaign.id),
     )
 
 
