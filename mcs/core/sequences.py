@@ -285,6 +285,15 @@ def settle(
             keys = keys | {key for key, parent in parents.items() if parent in moved}
 
 
+def concerned(definitions: Iterable[Definition], keys: Collection[str]) -> list[Definition]:
+    """The steps of these keys, and those that come after them, to the end."""
+    given = list(definitions)
+    found = set(keys)
+    while more := {one.key for one in given if one.after and one.after[0] in found} - found:
+        found |= more
+    return [one for one in given if one.key in found]
+
+
 def foresee(
     definitions: Sequence[Definition], calendar: Calendar, enrolment: Enrolment
 ) -> list[Planned]:
@@ -328,10 +337,11 @@ def _occurrences(
         interval = one.interval
         if one.repeat is not None:
             interval = interval.later(one.repeat.every * number)
-        # No draw falls before this: what comes later in the repetition is past the end as well.
-        earliest = add(interval.offset.low, origin, calendar.zone)
-        if number and (earliest >= calendar.ends or _past(one.repeat, earliest, calendar)):
-            return
+        if number:
+            # No draw falls before this: what comes later in the repetition is past the end too.
+            earliest = add(interval.offset.low, origin, calendar.zone)
+            if earliest >= calendar.ends or _past(one.repeat, earliest, calendar):
+                return
         moment = _moment(one.key, interval, calendar.zone, enrolment, origin, number + 1)
         if not _past(one.repeat, moment, calendar):
             reason = "" if moment < calendar.ends else TOO_LATE

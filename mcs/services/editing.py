@@ -169,14 +169,7 @@ def _effect(
     change: Callable[[list[Step]], list[Step]],
 ) -> Effect:
     steps = change(definitions.steps_of(session, campaign_id))
-    skip, run = (
-        verbs.effect(session, now, campaign_id, steps, past)
-        for past in (
-            sequences.PAST_SKIP,
-            sequences.PAST_RUN,
-        )
-    )
-    return Effect(skip, run)
+    return Effect(*verbs.effect(session, now, campaign_id, steps))
 
 
 def _with(steps: Sequence[Step], step: Step, new: bool) -> list[Step]:

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -201,26 +201,30 @@ def align(
 
     In the caller's transaction. Without ``write`` it only counts. ``schedule_ids`` are few.
     """
-    tally = Tally()
-    for rows in _active(session, plan.campaign_id, schedule_ids):
-        standing = _standing(session, [row.id for row in rows])
-        changes = {
-            row.id: sequences.settle(
-                plan.definitions,
-                plan.calendar,
-                Enrolment(plan.name, row.subject, row.subject_id, row.run, row.started_at),
-                [one for one, _ in standing[row.id].values()],
-                now,
-                only=only,
-                past=past,
-            )
-            for row in rows
-        }
+    tally, plan = Tally(), _concerned(plan, only)
+    for rows, standing in _standing_of(session, plan, only, schedule_ids):
+        changes = {row.id: _settle(plan, row, standing[row.id], now, only, past) for row in rows}
         for change in changes.values():
             tally.add(change)
         if write:
             _write(session, now, changes, standing)
     return tally
+
+
+def foretell(
+    session: Session, now: datetime, plan: Plan, only: Collection[str]
+) -> tuple[Tally, Tally]:
+    """What ``align`` would change, where moments that have passed are skipped, and where they are
+    run: both from one look."""
+    skip, run, plan = Tally(), Tally(), _concerned(plan, only)
+    for rows, standing in _standing_of(session, plan, only, None):
+        for row in rows:
+            changes = _settle(plan, row, standing[row.id], now, only, sequences.PAST_RUN)
+            run.add(changes)
+            if any(one.late for one in changes):
+                changes = _settle(plan, row, standing[row.id], now, only, sequences.PAST_SKIP)
+            skip.add(changes)
+    return skip, run
 
 
 def check(who: Subject) -> None:
@@ -482,9 +486,54 @@ def _active(
 _Standing = dict[tuple[str, int], tuple[Standing, int]]
 
 
-def _standing(session: Session, ids: Collection[int]) -> dict[int, _Standing]:
-    """The actions of schedules as they stand, each with its id."""
+def _concerned(plan: Plan, only: Collection[str] | None) -> Plan:
+    """The plan without the steps that a change of these leaves as they are."""
+    if only is None:
+        return plan
+    return replace(plan, definitions=tuple(sequences.concerned(plan.definitions, only)))
+
+
+def _standing_of(
+    session: Session,
+    plan: Plan,
+    only: Collection[str] | None,
+    schedule_ids: Collection[int] | None,
+) -> Iterator[tuple[Sequence[Any], dict[int, _Standing]]]:
+    """The active schedules, a piece at a time, with their actions: with ``only``, those of the
+    plan's steps, and of what these come after."""
+    keys: set[str] | None = None
+    if only is not None:
+        steps = plan.definitions
+        keys = {*only, *(one.key for one in steps), *(one.after[0] for one in steps if one.after)}
+    for rows in _active(session, plan.campaign_id, schedule_ids):
+        yield rows, _standing(session, [row.id for row in rows], keys)
+
+
+def _settle(
+    plan: Plan,
+    row: Any,
+    standing: _Standing,
+    now: datetime,
+    only: Collection[str] | None,
+    past: str,
+) -> list[Change]:
+    return sequences.settle(
+        plan.definitions,
+        plan.calendar,
+        Enrolment(plan.name, row.subject, row.subject_id, row.run, row.started_at),
+        [one for one, _ in standing.values()],
+        now,
+        only=only,
+        past=past,
+    )
+
+
+def _standing(
+    session: Session, ids: Collection[int], keys: Collection[str] | None
+) -> dict[int, _Standing]:
+    """The actions of schedules as they stand, each with its id; of all keys, or of some."""
     found: dict[int, _Standing] = {id: {} for id in ids}
+    of_keys = () if keys is None else (Action.key.in_(keys),)
     rows = session.execute(
         select(
             Action.id,
@@ -495,7 +544,7 @@ def _standing(session: Session, ids: Collection[int]) -> dict[int, _Standing]:
             Action.expected_at,
             Action.ended_at,
             Action.reason,
-        ).where(Action.schedule_id.in_(ids))
+        ).where(Action.schedule_id.in_(ids), *of_keys)
     )
     for row in rows:
         one = Standing(

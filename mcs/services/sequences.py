@@ -44,27 +44,23 @@ def preview(
     ``known`` is the table of callbacks that the steps may use. Raises BadDefinition, Unknown.
     """
     callbacks.check(session, known, campaign_id, steps)
-    return effect(session, now, campaign_id, steps, past)
+    skip, run = effect(session, now, campaign_id, steps)
+    return run if past == sequences.PAST_RUN else skip
 
 
 def effect(
-    session: Session,
-    now: datetime,
-    campaign_id: int,
-    steps: Sequence[Step],
-    past: str = sequences.PAST_SKIP,
-) -> Tally:
-    """``preview`` of steps whose messages may not be written yet: of their moments alone."""
+    session: Session, now: datetime, campaign_id: int, steps: Sequence[Step]
+) -> tuple[Tally, Tally]:
+    """What saving these steps would move, whose messages may not be written yet: where moments
+    that have passed are skipped, and where they are run."""
     read = definitions.read(steps)
     before = definitions.load(session, campaign_id)
     after = _with(before, read)
-    tally = Tally()
+    found = Tally(), Tally()
     if after.running:
-        tally = schedules.align(
-            session, now, after, only=_changed(before, after), past=past, write=False
-        )
+        found = schedules.foretell(session, now, after, _changed(before, after))
     session.rollback()
-    return tally
+    return found
 
 
 def define(
