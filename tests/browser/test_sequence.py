@@ -27,7 +27,7 @@ WRONG = 'Traceback (most recent call last):\n  File "webhook.py", line 88, in _p
 WRONG += "mcs.gateways.callbacks.webhook.WebhookFailed: https://hooks.shop.example answered 503"
 PEOPLE = ("Ann Adler", "Bob Brandt", "Carol Cox", "Dan Dietz", "Erika Ende", "Finn Falk")
 # Parts of pages.
-NO_PAGES = {"sequences.check"}
+NO_PAGES = {"steps.check"}
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def edit_a_step(viewer: Viewer, page: Page, here: str) -> None:
 def pages(app: Flask) -> set[str]:
     """Every kind of page of these blueprints that can be opened."""
     readable = (rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ()))
-    nouns = ("sequences.", "subjects.", "campaigns.ask_activate")
+    nouns = ("sequences.", "steps.", "subjects.", "campaigns.ask_activate")
     return {rule.endpoint for rule in readable if rule.endpoint.startswith(nouns)} - NO_PAGES
 
 

@@ -52,7 +52,7 @@ NO_PAGES = {
 # These need a fault, or a second person who signs in.
 NOT_ON_THE_WAY = {"doubts.show", "doubts.ask_retry", "users.remove"}
 # tests/browser/test_sequence.py looks at these.
-ELSEWHERE = ("sequences.", "subjects.", "campaigns.ask_activate")
+ELSEWHERE = ("sequences.", "steps.", "subjects.", "campaigns.ask_activate")
 
 
 def test_a_campaign_from_the_first_link_to_an_unsubscribe(
