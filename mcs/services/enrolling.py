@@ -1,6 +1,6 @@
 """Enrolling contacts: the whole batch, one of them, those who are added; and letting them go."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -217,12 +217,10 @@ def _done(session: Session, campaign_id: int, asked_at: datetime) -> None:
         )
 
 
-def _enrol_within(
-    session: Session, now: datetime, plan: Plan, subjects: Collection[Subject]
-) -> None:
+def _enrol_within(session: Session, now: datetime, plan: Plan, subjects: Sequence[Subject]) -> None:
     try:
         with session.begin_nested():
-            schedules.enrol_within(session, now, plan, list(subjects))
+            schedules.enrol_chunk_within(session, now, plan.campaign_id, subjects)
     except IntegrityError:
         # Another enrolled one of them in the same moment: now it is seen.
-        schedules.enrol_within(session, now, plan, list(subjects))
+        schedules.enrol_chunk_within(session, now, plan.campaign_id, subjects)

@@ -130,14 +130,17 @@ def note(
     audit.note(session, now, by, f"{verb} a subject of", "campaign", plan.campaign_id, who=subject)
 
 
-def enrol_within(
-    session: Session, now: datetime, plan: Plan, subjects: Sequence[Subject]
+def enrol_chunk_within(
+    session: Session, now: datetime, campaign_id: int, chunk: Sequence[Subject]
 ) -> Counter[str]:
-    """``enrol_many`` in the caller's transaction, which ``load`` has given the plan to.
+    """``enrol_many`` of no more than CHUNK that were checked, in the caller's transaction.
 
-    They are no more than CHUNK. Raises IntegrityError where another enrols one of them just now.
+    Raises IntegrityError where another enrols one of them in this moment.
     """
-    return _enrol_all(session, now, plan, subjects)
+    plan = load(session, campaign_id)
+    for who in chunk:
+        _refuse_unwritable(plan, who)
+    return _enrol_all(session, now, plan, chunk)
 
 
 def enrol_many(
@@ -346,10 +349,7 @@ def _enrol_chunk(
     for last_try in (False, True):
         try:
             with writing(session):
-                plan = load(session, campaign_id)
-                for who in chunk:
-                    _refuse_unwritable(plan, who)
-                return _enrol_all(session, now, plan, chunk)
+                return enrol_chunk_within(session, now, campaign_id, chunk)
         except IntegrityError:
             if last_try:
                 raise
