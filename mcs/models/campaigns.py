@@ -1,5 +1,6 @@
 """Campaigns, and the batch of recipients each one has."""
 
+import secrets
 from datetime import date, datetime
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text
@@ -9,13 +10,19 @@ from mcs.models.base import BINARY_ON_MYSQL, Base, UtcDateTime
 from mcs.models.contacts import Contact
 
 
+def new_edition() -> str:
+    """A mark that no campaign has had yet."""
+    return secrets.token_urlsafe(12)
+
+
 class Campaign(Base):
     """A named drive with a first and a last day, both included, in its own time zone.
 
     ``uid`` is what the outside world sees of it (List-Id, Feedback-ID, unsubscribe links); ids stay
     inside. ``send_rate`` is its own limit in messages a second. ``enrols_added``: who is added to
     the batch is enrolled in the sequence; ``enrol_asked_at`` is when somebody asked to enrol the
-    whole batch, until that is done. A campaign with a ledger is archived, never dropped.
+    whole batch, until that is done. ``edition`` changes with whatever its sequence is planned by:
+    steps, days, zone, whether it runs. A campaign with a ledger is archived, never dropped.
     """
 
     __tablename__ = "campaigns"
@@ -42,6 +49,7 @@ class Campaign(Base):
     enrols_added: Mapped[bool] = mapped_column(default=False)
     enrol_asked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    edition: Mapped[str] = mapped_column(String(16), default=new_edition)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

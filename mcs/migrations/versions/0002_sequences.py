@@ -35,6 +35,9 @@ def _campaigns():
         batch_op.add_column(
             sa.Column("enrols_added", sa.Boolean(), nullable=False, server_default=sa.false())
         )
+        batch_op.add_column(
+            sa.Column("edition", sa.String(length=16), nullable=False, server_default="")
+        )
         batch_op.add_column(sa.Column("enrol_asked_at", sa.DateTime(timezone=True), nullable=True))
 
 
