@@ -89,10 +89,16 @@ class _Many(types.TypeDecorator[Sequence[Any]]):
         self.item = item
 
     def load_dialect_impl(self, dialect: Dialect) -> types.TypeEngine[Any]:
-        return ARRAY(self.item) if dialect.name == "postgresql" else Text()
+        arrays = dialect.name == "postgresql" and not isinstance(self.item, Integer)
+        return ARRAY(self.item) if arrays else Text()
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        return value if dialect.name == "postgresql" else json.dumps(value)
+        if dialect.name != "postgresql":
+            return json.dumps(value)
+        if isinstance(self.item, Integer):
+            # The text of an array: psycopg takes nine times as long to make it of a list.
+            return "{" + ",".join(map(str, value)) + "}"
+        return value
 
 
 class _among(GenericFunction[bool]):
@@ -113,6 +119,8 @@ def _among_sqlite(element: _among, compiler: Any, **options: Any) -> str:
 @compiles(_among, "postgresql")
 def _among_postgresql(element: _among, compiler: Any, **options: Any) -> str:
     column, values = (compiler.process(part, **options) for part in element.clauses.clauses[:2])
+    if isinstance(element.clauses.clauses[0].type, Integer):
+        values = f"CAST({values} AS BIGINT[])"
     return f"{column} = ANY({values})"
 
 

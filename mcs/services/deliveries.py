@@ -235,6 +235,7 @@ def _claimable(now: datetime) -> Select[int, int, int, int]:
         select(Slice.id, Slice.emailer_id, Slice.low_id, Slice.high_id)
         .join(Emailer, Emailer.id == Slice.emailer_id)
         .where(
+            Slice.open,
             Slice.pending > 0,
             Slice.claim_token.is_(None),
             Slice.due_at <= now,

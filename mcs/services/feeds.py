@@ -46,7 +46,7 @@ class Feed:
         return not self.out and not self.waiting
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Letter:
     """A message on its way to one contact; ``cuts`` is the breaker's count when it was taken."""
 

@@ -258,8 +258,12 @@ def _told(one: Claimed, contact: Mapping[str, Any] | None) -> Call:
 def _call(given: Surroundings, one: Claimed, call: Call) -> Ended:
     try:
         return Ended(one, result=_storable(given.callbacks[one.callback](call)))
-    except Exception:
-        # Somebody else's code: whatever it raises is the action's error, kept whole.
+    except KeyboardInterrupt:
+        # Of who waits for ``run_due``, not of the callback.
+        raise
+    except BaseException:
+        # Somebody else's code: whatever it raises, SystemExit too, is the action's error, kept
+        # whole. It must not end the thread that others stand in line for.
         return Ended(one, error=traceback.format_exc())
 
 

@@ -411,6 +411,20 @@ def test_one_that_takes_long_keeps_nobody_waiting(db: Any) -> None:
         go_on.set()
 
 
+def test_a_callback_that_exits_has_failed_and_stops_nobody(db: Any) -> None:
+    def note(call: Call) -> None:
+        if call.subject_id == "1":
+            raise SystemExit(3)
+
+    with CampaignScheduler({"note": note}, db) as scheduler:
+        scheduler.upsert_campaign("c", action_defs=DEFS[:1])
+        scheduler.schedule_many("c", [("contact", n) for n in range(5)])
+        scheduler.add_worker()
+        wait_until(lambda: scheduler.get_status().counts["completed"] == 4, 60)
+        wait_until(lambda: scheduler.get_status().counts["failed"] == 1, 60)
+        assert "SystemExit: 3" in (scheduler.get_actions(state="failed")[0].error or "")
+
+
 def test_thousands_at_once(db: Any) -> None:
     subjects: list[tuple[str, str | int]] = [("contact", n) for n in range(4100)]
     with CampaignScheduler({"note": print}, db) as scheduler:

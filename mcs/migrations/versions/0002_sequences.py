@@ -15,6 +15,12 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+# Born with the tables' last rewriting on SQLite: a rewriting would copy them, which it refuses.
+_EXCEPTION = sa.Computed(
+    "CASE WHEN state IN ('failed', 'in_doubt', 'skipped') THEN state END", persisted=True
+)
+_OPEN = sa.Computed("pending + sending > 0", persisted=True)
+
 
 def upgrade():
     _campaigns()
@@ -28,6 +34,24 @@ def upgrade():
             type_=sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
         )
         batch_op.create_foreign_key("fk_deliveries_action_id", "actions", ["action_id"], ["id"])
+        batch_op.add_column(sa.Column("exception", sa.String(length=10), _EXCEPTION, nullable=True))
+    op.create_index(
+        "ix_deliveries_exception",
+        "deliveries",
+        ["exception", "emailer_id", "id"],
+        sqlite_where=sa.text("exception IS NOT NULL"),
+        postgresql_where=sa.text("exception IS NOT NULL"),
+    )
+    # SQLite adds no stored column to a table that is there.
+    with op.batch_alter_table("slices", recreate="always") as batch_op:
+        batch_op.add_column(sa.Column("open", sa.Boolean(), _OPEN, nullable=False))
+    op.create_index(
+        "ix_slices_open",
+        "slices",
+        ["due_at"],
+        sqlite_where=sa.text("open"),
+        postgresql_where=sa.text("open"),
+    )
 
 
 def _campaigns():
