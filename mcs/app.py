@@ -5,6 +5,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from mcs import api, cli, config
 from mcs.extensions import db, migrate
+from mcs.gateways import callbacks
 from mcs.gateways.jobqueue import JobQueue
 from mcs.gateways.mailserver import MailServerCheck
 from mcs.models import configure_engine
@@ -32,6 +33,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     db.init_app(app)
     migrate.init_app(app, db, directory=str(config.ROOT / "mcs" / "migrations"))
     app.extensions["jobqueue"] = JobQueue(settings.redis_url, settings.redis_tls_verify)
+    app.extensions["callbacks"] = callbacks.table(settings.webhook_allow)
     app.extensions["mailserver"] = MailServerCheck(settings.mail_server, settings.mail_port)
     api.init_app(app)
     security.init_app(app, settings)

@@ -60,6 +60,7 @@ class Settings:
     lease_seconds: int
     workers: int
     trusted_proxies: int
+    webhook_allow: tuple[str, ...]
 
     @property
     def production(self) -> bool:
@@ -122,6 +123,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         lease_seconds=read.number("MCS_LEASE_SECONDS", 45, 2, 3600),
         workers=read.number("MCS_WORKERS", 2, 1, 64),
         trusted_proxies=read.number("MCS_TRUSTED_PROXIES", 1 if read.has("DYNO") else 0, 0, 10),
+        webhook_allow=read.hosts("MCS_WEBHOOK_ALLOW"),
     )
 
 
@@ -182,6 +184,12 @@ class _Reader:
             return rate
 
         return self._parsed(name, None, parse, "use messages a second, such as 50 or 0.5")
+
+    def hosts(self, name: str) -> tuple[str, ...]:
+        def parse(value: str) -> tuple[str, ...]:
+            return tuple(_host_and_port(one.strip()) for one in value.split(",") if one.strip())
+
+        return self._parsed(name, (), parse, "use host:port, separated by commas")
 
     def flag(self, name: str, default: bool) -> bool:
         words = {
@@ -247,6 +255,13 @@ def _base_url(url: str, env: str) -> str:
             f"MCS_BASE_URL={url} is not usable: unsubscribe links in production need https"
         )
     return url.rstrip("/")
+
+
+def _host_and_port(text: str) -> str:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname or not parts.port or parts.netloc != text or "@" in text:
+        raise ValueError(text)
+    return f"{parts.hostname}:{parts.port}"
 
 
 def _zone(name: str) -> ZoneInfo:

@@ -44,8 +44,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session, sessionmaker
 
-from mcs.core.calls import Call
-from mcs.core.sequences import read_action_id
+from mcs.core.calls import SEND_EMAIL, Call
+from mcs.core.sequences import BadDefinition, read_action_id
 from mcs.core.states import ACTION_STATES
 from mcs.gateways import clock as real_clock
 from mcs.gateways.callbacks import built_in, installed
@@ -69,7 +69,8 @@ from mcs.services import (
     written_steps,
 )
 from mcs.services.actions import Found
-from mcs.services.definitions import SEND_EMAIL, Step
+from mcs.services.callbacks import check_config
+from mcs.services.definitions import Step
 from mcs.services.people import BadPerson, Person
 from mcs.services.runners import Callback, Runner, Surroundings
 from mcs.services.schedules import Refused, Subject
@@ -233,7 +234,8 @@ class CampaignScheduler:
 
     Besides these there are ``webhook`` (a JSON POST to ``config["url"]``, signed with
     ``config["secret"]``; ``webhook_allow`` names hosts of your own as ``host:port``, others must be
-    public and speak https), and what packages install as entry points of group ``mcs.callbacks``.
+    public and speak https), ``notify`` (a post to a chat, by ``config["url"]`` and
+    ``config["text"]``), and what packages install as entry points of group ``mcs.callbacks``.
 
     ``timezone`` is that of campaigns that do not name theirs. ``clock`` says what time it is, for
     tests. Use it as a context manager, or call ``init`` first and ``close`` at the end.
@@ -663,6 +665,12 @@ class CampaignScheduler:
                 raise BadArgument(
                     f"action_defs[{place}].callback", _unknown_callback(step, self._callbacks)
                 )
+        try:
+            for step in steps:
+                check_config(step, self._callbacks)
+        except BadDefinition as error:
+            found = written_steps.located(steps, error)
+            raise BadArgument(_argument("action_defs", found.path), found.reason) from None
         return steps
 
     def _upsert(

@@ -1,12 +1,16 @@
 """What a process without Flask stands on: its settings, its sessions, its job queue."""
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs import config
+from mcs.core.calls import Call
+from mcs.gateways import callbacks
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import configure_engine
 
@@ -18,6 +22,7 @@ class Runtime:
     settings: config.Settings
     sessions: sessionmaker[Session]
     queue: JobQueue
+    callbacks: Mapping[str, Callable[[Call], Any]]
 
 
 _made: dict[int, Runtime] = {}
@@ -35,4 +40,5 @@ def runtime() -> Runtime:
 def _make(settings: config.Settings) -> Runtime:
     engine = configure_engine(create_engine(settings.database_url, pool_pre_ping=True))
     queue = JobQueue(settings.redis_url, settings.redis_tls_verify)
-    return Runtime(settings, sessionmaker(engine), queue)
+    table = callbacks.table(settings.webhook_allow)
+    return Runtime(settings, sessionmaker(engine), queue, table)

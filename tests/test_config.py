@@ -83,6 +83,10 @@ def test_production_names_all_that_is_missing_at_once() -> None:
         ({"MCS_LEASE_SECONDS": "1"}, "MCS_LEASE_SECONDS=1 is not usable"),
         ({"MCS_SMTP_CONNECTIONS": "many"}, "MCS_SMTP_CONNECTIONS=many is not usable"),
         ({"MCS_REDIS_TLS_VERIFY": "perhaps"}, "MCS_REDIS_TLS_VERIFY=perhaps is not usable"),
+        ({"MCS_WEBHOOK_ALLOW": "shop.example"}, "is not usable: use host:port, separated by"),
+        ({"MCS_WEBHOOK_ALLOW": "https://shop.example:443"}, "is not usable: use host:port"),
+        ({"MCS_WEBHOOK_ALLOW": "shop.example:443/hook"}, "is not usable: use host:port"),
+        ({"MCS_WEBHOOK_ALLOW": "shop.example:99999"}, "is not usable: use host:port"),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -92,6 +96,12 @@ def test_what_cannot_be_is_one_line(
         load(**changes)
     assert line in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_hosts_of_one_s_own(load: Callable[..., Settings]) -> None:
+    assert load().webhook_allow == ()
+    given = load(MCS_WEBHOOK_ALLOW="Shop.example:8443, 10.0.0.7:80,")
+    assert given.webhook_allow == ("shop.example:8443", "10.0.0.7:80")
 
 
 def test_a_secret_may_have_commas(load: Callable[..., Settings]) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from flask import current_app
+
 from mcs.api.access import MANAGE, READ
 from mcs.api.operations import Answer, Asked, Operation
 from mcs.api.problems import at, invalid
@@ -35,8 +37,9 @@ def save(asked: Asked, campaign: str) -> Answer:
 
 def _save(asked: Asked, campaign_id: int, steps: list[Step], dry: bool) -> Tally:
     verb = sequences.preview if dry else sequences.define
+    past, known = asked.body.get("past", PAST_SKIP), current_app.extensions["callbacks"]
     try:
-        return verb(asked.session, asked.now, campaign_id, steps, asked.body.get("past", PAST_SKIP))
+        return verb(asked.session, asked.now, campaign_id, steps, past, known=known)
     except BadDefinition as error:
         raise written_steps.located(steps, error) from None
 

@@ -1,9 +1,12 @@
-"""Calls: what a callback is told of the action it runs."""
+"""Calls: what a callback is told of the action it runs, and what is wrong with its config."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+# The callback that is in no table: it goes through the ledger.
+SEND_EMAIL = "send_email"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +30,12 @@ class Call:
     idempotency_key: str
     contact: Mapping[str, Any] | None
     config: Mapping[str, Any]
+
+
+class BadConfig(ValueError):
+    """A config that a callback cannot be called with. ``name`` is the part of it that is wrong;
+    the reason says what would be right."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason

@@ -48,6 +48,7 @@ JOBS: dict[str, JobKind] = {
     "mcs.jobs.tick": JobKind(ALARMS, 600),
     "mcs.jobs.send_emailer": JobKind(ALARMS, 3600),
     "mcs.jobs.import_contacts": JobKind(IMPORTS, 6 * 3600),
+    "mcs.jobs.enrol_batch": JobKind(IMPORTS, 3600),
     "mcs.jobs.deliver_slice": JobKind(SLICES, 3600),
 }
 

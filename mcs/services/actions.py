@@ -598,11 +598,8 @@ def find(
 
 def found(conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
     """What ``find`` asks, without an order: each row is for ``as_found``."""
-    return (
-        _wanted(_FOUND)
-        .join(Contact, Contact.id == Schedule.contact_id, isouter=True)
-        .where(*conditions)
-    )
+    query: Select[Any] = _wanted(_FOUND)
+    return query.join(Contact, Contact.id == Schedule.contact_id, isouter=True).where(*conditions)
 
 
 def as_found(

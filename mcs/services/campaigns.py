@@ -17,7 +17,7 @@ from mcs.core import timelines, zones
 from mcs.core.addresses import BadAddress, parse_address
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Batch, BatchContact, Campaign
-from mcs.services import audiences, audit, outlook, planning, scenarios, sequences
+from mcs.services import audiences, audit, outlook, planning, scenarios, sequences, subjects
 from mcs.services.audiences import Audience
 from mcs.services.outlook import Upcoming
 from mcs.services.paging import At, Order, Page, read_number, turn
@@ -87,15 +87,21 @@ class Overview:
     sender_gaps: Sequence[str]
     runs: Sequence[scenarios.Listed]
     next_up: Upcoming | None
+    sequence: subjects.Summary
 
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """What switching off takes back, and what it does not: messages that are being sent."""
+    """What switching off takes back, and what it does not: messages that are being sent.
+
+    ``actions`` of ``subjects`` are those of its sequence.
+    """
 
     sends: int
     recipients: int
     sending: int
+    actions: int
+    subjects: int
 
 
 def create(
@@ -342,16 +348,20 @@ def overview(session: Session, now: datetime, campaign_id: int) -> Overview:
         sender_gaps(campaign),
         scenarios.of_campaign(session, campaign_id),
         coming[0] if coming else None,
+        subjects.summary(session, campaign_id),
     )
 
 
 def withdrawal(session: Session, now: datetime, campaign_id: int) -> Withdrawal:
     """What deactivating the campaign now would take back."""
     coming = outlook.upcoming(session, now, campaign_id=campaign_id)
+    pending, enrolled = subjects.affected(session, campaign_id)
     return Withdrawal(
         sends=len(coming),
         recipients=sum(one.recipients for one in coming),
         sending=len(outlook.being_sent(session, campaign_id)),
+        actions=pending,
+        subjects=enrolled,
     )
 
 

@@ -21,7 +21,7 @@ from mcs.models import (
     Scenario,
     Suppression,
 )
-from mcs.services import audiences, audit, outlook, people, suppressions
+from mcs.services import audiences, audit, enrolling, outlook, people, suppressions
 from mcs.services.paging import At, Page, Rows, by_id, turn
 from mcs.services.people import BadPerson, Person
 from mcs.services.transactions import met_again, writing
@@ -299,6 +299,7 @@ def add(
 ) -> int:
     """Put a person into a campaign's batch, as an upload of one row would; the contact's id.
 
+    Where the campaign enrols who is added, they begin its sequence in the same commit.
     Somebody known is the same contact: what is given and not empty wins. Somebody who was deleted
     comes back, and so does what they asked not to get. Raises Refused for a bad address, Unknown.
     """
@@ -318,10 +319,15 @@ def _put(
     person: Person,
     by: int | None,
 ) -> int:
+    # The campaign is locked before its contacts.
+    sequence = enrolling.welcoming(session, campaign_id)
     (taken,) = people.take_in(session, now, secret, [person])
     place = (_batch(session, campaign_id), taken.contact_id)
     if session.get(BatchContact, place) is None:
         session.add(BatchContact(batch_id=place[0], contact_id=place[1], added_at=now))
+        session.flush()
+        if sequence is not None:
+            enrolling.added(session, now, sequence, [taken.contact_id])
     audit.note(session, now, by, "added", "contact", taken.contact_id, campaign=campaign_id)
     return taken.contact_id
 
@@ -368,13 +374,15 @@ def allow(
 def remove(
     session: Session, now: datetime, contact_id: int, campaign_id: int, *, by: int | None = None
 ) -> None:
-    """Take them out of a campaign's batch; what was on its way to them from it is skipped."""
+    """Take them out of a campaign's batch and its sequence; what was on its way to them from it is
+    skipped."""
     find(session, contact_id)
     with writing(session):
         contact = _locked(session, contact_id)
         place = session.get(BatchContact, (_batch(session, campaign_id), contact_id))
         if place is not None:
             session.delete(place)
+        enrolling.let_go(session, now, contact_id, campaign_id)
         suppressions.skip_pending(session, contact.email_key, "removed", campaign_id)
         audit.note(session, now, by, "removed", "contact", contact_id, campaign=campaign_id)
 
@@ -409,6 +417,7 @@ def delete(
     find(session, contact_id)
     with writing(session):
         contact = _locked(session, contact_id)
+        enrolling.let_go(session, now, contact_id)
         suppressions.skip_pending(session, contact.email_key, "deleted")
         session.execute(delete_rows(BatchContact).where(BatchContact.contact_id == contact_id))
         grave = tombstone_key(secret, contact.email_key)

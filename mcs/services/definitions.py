@@ -11,13 +11,13 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
-from mcs.core import sequences
+from mcs.core import calls, sequences
 from mcs.core.sequences import BadDefinition, Calendar, Definition
 from mcs.models import ActionDefinition, Campaign
 from mcs.models.campaigns import new_edition
 from mcs.services.unknown import Unknown
 
-SEND_EMAIL = "send_email"
+SEND_EMAIL = calls.SEND_EMAIL
 MOST_ATTEMPTS = 20
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Emailer
-from mcs.services import deliveries, emailers, imports, planning
+from mcs.services import deliveries, emailers, enrolling, imports, planning
 from mcs.services.transactions import PASSING
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ def tick(session: Session, now: datetime, queue: JobQueue, on_doubt: str) -> Non
         queue.enqueue("mcs.jobs.deliver_slice", slice_id, job_id=f"slice-{slice_id}")
     for import_id in imports.waiting_imports(session, now):
         imports.ring(queue, import_id)
+    for campaign_id in enrolling.asked(session):
+        enrolling.ring(queue, campaign_id)
 
 
 def due_emailers(session: Session, now: datetime) -> Sequence[int]:

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -27,6 +27,7 @@ from mcs.core.sequences import Change, Enrolment, Planned, Standing
 from mcs.models import Action, Campaign, Schedule
 from mcs.models.base import UtcDateTime
 from mcs.models.sql import Analyze, among, cell, packed, records
+from mcs.services import audit
 from mcs.services.definitions import Plan, known, load
 from mcs.services.transactions import Overtaken, met_again, writing
 
@@ -102,6 +103,7 @@ def enrol(
     who: Subject,
     *,
     restart: bool = False,
+    by: int | None = None,
 ) -> Enrolled:
     """Begin the campaign's sequence for a subject: its actions are all there in the same commit.
 
@@ -111,17 +113,36 @@ def enrol(
     check(who)
     for last_try in (False, True):
         try:
-            made = None if restart else _begin_unseen(session, now, campaign, who)
+            # What the audit log is told of is noted in the same commit, so not by one statement.
+            alone = not restart and by is None
+            made = _begin_unseen(session, now, campaign, who) if alone else None
             if made is None:
                 with writing(session):
                     plan = load(session, campaign)
                     made = enrol_within(session, now, plan, who, restart=restart)
+                    if by is not None and made.did != "nothing":
+                        note(session, now, by, _VERBS[made.did, restart], plan, who)
             return made
         except (IntegrityError, Overtaken):
             # Somebody enrolled the same subject in the same moment: there is one now.
             if last_try:
                 raise
     raise AssertionError("unreachable")
+
+
+_VERBS = {
+    ("began", False): "enrolled",
+    ("began", True): "restarted",
+    ("resumed", False): "resumed",
+}
+
+
+def note(
+    session: Session, now: datetime, by: int | None, verb: str, plan: Plan, who: Subject
+) -> None:
+    """Tell the audit log what was done to a subject's schedule."""
+    subject = f"{who.subject} {who.subject_id}"
+    audit.note(session, now, by, f"{verb} a subject of", "campaign", plan.campaign_id, who=subject)
 
 
 def enrol_within(
@@ -201,16 +222,24 @@ def enrol_chunk_within(
 
 
 def unschedule(
-    session: Session, now: datetime, campaign_id: int, subject: str, subject_id: str
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    subject: str,
+    subject_id: str,
+    *,
+    by: int | None = None,
 ) -> bool:
     """Withdraw what is still pending of a subject; whether it was enrolled. History stays."""
     with writing(session):
-        load(session, campaign_id)
+        plan = load(session, campaign_id)
         latest = _latest(session, campaign_id, subject, subject_id)
         if latest is None or not latest.active:
             return False
         _set_active(session, now, latest.id, active=False)
         withdraw(session, now, [latest.id], sequences.UNSCHEDULED)
+        if by is not None:
+            note(session, now, by, "withdrew", plan, Subject(subject, subject_id))
         return True
 
 
@@ -238,24 +267,30 @@ def align(
 
     In the caller's transaction. Without ``write`` it only counts. ``schedule_ids`` are few.
     """
-    tally = Tally()
-    for rows in _active(session, plan.campaign_id, schedule_ids):
-        standing = _standing(session, [row.id for row in rows])
-        changes = {
-            row.id: sequences.revise(
-                [one for one, _ in standing[row.id].values()],
-                _planned(plan, row, standing[row.id]),
-                now,
-                only=only,
-                past=past,
-            )
-            for row in rows
-        }
+    tally, plan = Tally(), _concerned(plan, only)
+    for rows, standing in _standing_of(session, plan, only, schedule_ids):
+        changes = {row.id: _settle(plan, row, standing[row.id], now, only, past) for row in rows}
         for change in changes.values():
             tally.add(change)
         if write:
             _write(session, now, changes, standing)
     return tally
+
+
+def foretell(
+    session: Session, now: datetime, plan: Plan, only: Collection[str]
+) -> tuple[Tally, Tally]:
+    """What ``align`` would change, where moments that have passed are skipped, and where they are
+    run: both from one look."""
+    skip, run, plan = Tally(), Tally(), _concerned(plan, only)
+    for rows, standing in _standing_of(session, plan, only, None):
+        for row in rows:
+            changes = _settle(plan, row, standing[row.id], now, only, sequences.PAST_RUN)
+            run.add(changes)
+            if any(one.late for one in changes):
+                changes = _settle(plan, row, standing[row.id], now, only, sequences.PAST_SKIP)
+            skip.add(changes)
+    return skip, run
 
 
 def check(who: Subject) -> None:
@@ -571,9 +606,54 @@ def _active(
 _Standing = dict[tuple[str, int], tuple[Standing, int]]
 
 
-def _standing(session: Session, ids: Collection[int]) -> dict[int, _Standing]:
-    """The actions of schedules as they stand, each with its id."""
+def _concerned(plan: Plan, only: Collection[str] | None) -> Plan:
+    """The plan without the steps that a change of these leaves as they are."""
+    if only is None:
+        return plan
+    return replace(plan, definitions=tuple(sequences.concerned(plan.definitions, only)))
+
+
+def _standing_of(
+    session: Session,
+    plan: Plan,
+    only: Collection[str] | None,
+    schedule_ids: Collection[int] | None,
+) -> Iterator[tuple[Sequence[Any], dict[int, _Standing]]]:
+    """The active schedules, a piece at a time, with their actions: with ``only``, those of the
+    plan's steps, and of what these come after."""
+    keys: set[str] | None = None
+    if only is not None:
+        steps = plan.definitions
+        keys = {*only, *(one.key for one in steps), *(one.after[0] for one in steps if one.after)}
+    for rows in _active(session, plan.campaign_id, schedule_ids):
+        yield rows, _standing(session, [row.id for row in rows], keys)
+
+
+def _settle(
+    plan: Plan,
+    row: Any,
+    standing: _Standing,
+    now: datetime,
+    only: Collection[str] | None,
+    past: str,
+) -> list[Change]:
+    return sequences.settle(
+        plan.definitions,
+        plan.calendar,
+        Enrolment(plan.name, row.subject, row.subject_id, row.run, row.started_at),
+        [one for one, _ in standing.values()],
+        now,
+        only=only,
+        past=past,
+    )
+
+
+def _standing(
+    session: Session, ids: Collection[int], keys: Collection[str] | None
+) -> dict[int, _Standing]:
+    """The actions of schedules as they stand, each with its id; of all keys, or of some."""
     found: dict[int, _Standing] = {id: {} for id in ids}
+    of_keys = () if keys is None else (Action.key.in_(keys),)
     rows = session.execute(
         select(
             Action.id,
@@ -584,7 +664,7 @@ def _standing(session: Session, ids: Collection[int]) -> dict[int, _Standing]:
             Action.expected_at,
             Action.ended_at,
             Action.reason,
-        ).where(Action.schedule_id.in_(ids))
+        ).where(Action.schedule_id.in_(ids), *of_keys)
     )
     for row in rows:
         one = Standing(
@@ -592,12 +672,6 @@ def _standing(session: Session, ids: Collection[int]) -> dict[int, _Standing]:
         )
         found[row.schedule_id][row.key, row.occurrence] = (one, row.id)
     return found
-
-
-def _planned(plan: Plan, row: Any, standing: _Standing) -> list[Planned]:
-    enrolment = Enrolment(plan.name, row.subject, row.subject_id, row.run, row.started_at)
-    ended = {place: one for place, (one, _) in standing.items()}
-    return sequences.plan(plan.definitions, plan.calendar, enrolment, ended)
 
 
 def _write(

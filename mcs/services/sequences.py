@@ -1,8 +1,9 @@
 """Sequences: define a campaign's steps, say what an edit will do, switch all of it on and off."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 from mcs.core import sequences
 from mcs.core.sequences import Enrolment, Planned
 from mcs.models import Action, Schedule
-from mcs.services import definitions, schedules
+from mcs.services import callbacks, definitions, schedules
 from mcs.services.definitions import Plan, Step
 from mcs.services.schedules import Subject, Tally
 from mcs.services.transactions import writing
@@ -35,21 +36,31 @@ def preview(
     campaign_id: int,
     steps: Sequence[Step],
     past: str = sequences.PAST_SKIP,
+    *,
+    known: Mapping[str, Any] | None = None,
 ) -> Tally:
     """How many subjects and actions saving these steps would move, without saving them.
 
-    Raises BadDefinition, Unknown.
+    ``known`` is the table of callbacks that the steps may use. Raises BadDefinition, Unknown.
     """
+    callbacks.check(session, known, campaign_id, steps)
+    skip, run = effect(session, now, campaign_id, steps)
+    return run if past == sequences.PAST_RUN else skip
+
+
+def effect(
+    session: Session, now: datetime, campaign_id: int, steps: Sequence[Step]
+) -> tuple[Tally, Tally]:
+    """What saving these steps would move, whose messages may not be written yet: where moments
+    that have passed are skipped, and where they are run."""
     read = definitions.read(steps)
     before = definitions.load(session, campaign_id)
     after = _with(before, read)
-    tally = Tally()
+    found = Tally(), Tally()
     if after.running:
-        tally = schedules.align(
-            session, now, after, only=_changed(before, after), past=past, write=False
-        )
+        found = schedules.foretell(session, now, after, _changed(before, after))
     session.rollback()
-    return tally
+    return found
 
 
 def define(
@@ -58,15 +69,17 @@ def define(
     campaign_id: int,
     steps: Sequence[Step],
     past: str = sequences.PAST_SKIP,
+    *,
+    known: Mapping[str, Any] | None = None,
 ) -> Tally:
     """Save the steps of a campaign, and move what is pending of those that changed.
 
     What a subject has completed stays completed, whatever changes. ``past`` says whether a step
-    whose moment has passed for a subject already is skipped or run at once. Raises BadDefinition,
-    Unknown.
+    whose moment has passed for a subject already is skipped or run at once. ``known`` is the table
+    of callbacks that the steps may use. Raises BadDefinition, Unknown.
     """
     with writing(session):
-        return define_within(session, now, campaign_id, steps, past)
+        return define_within(session, now, campaign_id, steps, past, known=known)
 
 
 def define_within(
@@ -75,20 +88,27 @@ def define_within(
     campaign_id: int,
     steps: Sequence[Step],
     past: str = sequences.PAST_SKIP,
+    *,
+    known: Mapping[str, Any] | None = None,
 ) -> Tally:
     """``define`` in the caller's transaction."""
     read = definitions.read(steps)
     if past not in sequences.PAST:
         raise ValueError(f"past: {past!r}: use skip or run")
     before = definitions.load(session, campaign_id, to_edit=True)
+    callbacks.check(session, known, campaign_id, steps)
     after = _with(before, read)
     definitions.write(session, now, campaign_id, steps)
     if not after.running:
         return Tally()
-    changed = _changed(before, after)
-    tally = schedules.align(session, now, after, only=changed, past=past)
-    # What was left out just now may be what others come after.
-    schedules.align(session, now, after, only=after.dependents(changed))
+    return schedules.align(session, now, after, only=_changed(before, after), past=past)
+
+
+def activation(session: Session, now: datetime, campaign_id: int) -> Tally:
+    """How many subjects and actions switching the campaign on would bring back. Raises Unknown."""
+    plan = replace(definitions.load(session, campaign_id), running=True)
+    tally = schedules.align(session, now, plan, write=False)
+    session.rollback()
     return tally
 
 
@@ -105,7 +125,7 @@ def realign(session: Session, now: datetime, campaign_id: int) -> None:
 
 def realign_within(session: Session, now: datetime, campaign_id: int) -> None:
     """``realign`` in the caller's transaction."""
-    # What the caller changed of the campaign is read past the session.
+    # The campaign is read on the connection, which knows only what was sent to it.
     session.flush()
     plan = definitions.load(session, campaign_id, to_edit=True)
     if plan.running:
@@ -144,6 +164,27 @@ def outlook(session: Session, now: datetime, campaign_id: int, who: Subject) -> 
     planned = sequences.plan(plan.definitions, plan.calendar, enrolment)
     session.rollback()
     return Outlook(run, planned, repeating(plan))
+
+
+def foresight(
+    session: Session, now: datetime, campaign_id: int, steps: Sequence[Step] | None = None
+) -> Outlook:
+    """What would be due when for a contact that joins now, if each step were done at its moment.
+
+    ``steps`` stand in for those that are saved. Raises BadDefinition, Unknown.
+    """
+    plan = definitions.load(session, campaign_id)
+    if steps is not None:
+        plan = _with(plan, definitions.read(steps))
+    planned = sequences.foresee(
+        plan.definitions, plan.calendar, Enrolment(plan.name, *_SOMEBODY, 1, now)
+    )
+    session.rollback()
+    return Outlook(1, planned, repeating(plan))
+
+
+# A subject that nobody enrols: its draws are an example, and the same each time.
+_SOMEBODY = ("", "somebody")
 
 
 def repeating(plan: Plan) -> frozenset[str]:

@@ -14,7 +14,10 @@ from mcs.web import (
     imports,
     mailbox,
     scenarios,
+    sequences,
     sessions,
+    steps,
+    subjects,
     unsubscribe,
     users,
 )
@@ -31,7 +34,10 @@ BLUEPRINTS: tuple[Blueprint, ...] = (
     imports.bp,
     mailbox.bp,
     scenarios.bp,
+    sequences.bp,
     sessions.bp,
+    steps.bp,
+    subjects.bp,
     unsubscribe.bp,
     users.bp,
 )

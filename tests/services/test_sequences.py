@@ -16,7 +16,7 @@ from mcs.services.actions import Claimed, Ended
 from mcs.services.definitions import Step
 from mcs.services.schedules import Refused, Subject
 from mcs.services.transactions import writing
-from tests.people import add_campaign, add_contact
+from tests.people import add_campaign, add_contact, add_scenario
 
 LEASE = timedelta(seconds=60)
 STEPS = [
@@ -373,7 +373,10 @@ def test_many_at_once_are_as_one_by_one(
 def test_a_subject_without_anybody_to_write_to_is_refused(
     session: Session, now: datetime, campaign: Campaign
 ) -> None:
-    sequences.define(session, now, campaign.id, [Step("mail", definitions.SEND_EMAIL, "0days")])
+    scenario = add_scenario(session, campaign, state="draft", date=None, time=None)
+    config = {"scenario": scenario.id}
+    mail = Step("mail", definitions.SEND_EMAIL, "0days", config=config)
+    sequences.define(session, now, campaign.id, [mail])
     with pytest.raises(Refused, match="contact"):
         enrol(session, now, campaign, "Jane")
     with pytest.raises(Refused, match="contact"):

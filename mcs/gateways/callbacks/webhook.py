@@ -8,7 +8,6 @@ address. Redirects are not followed. Hosts of one's own are allowed by name and 
 import hashlib
 import hmac
 import http.client
-import ipaddress
 import json
 import socket
 import ssl
@@ -16,16 +15,19 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from mcs.core.calls import Call
+from mcs.core import webhooks
+from mcs.core.calls import BadConfig, Call
+from mcs.core.webhooks import BadUrl, public
 
 TIMEOUT_SECONDS = 10.0
 # Of the answer, so much is kept as the action's result.
 LONGEST_ANSWER = 10_000
 SECRET_BYTES = 16
-_PORTS = {"http": 80, "https": 443}
-_CONTROLS = frozenset(chr(code) for code in (*range(33), 127))
+_SECRET_ADVICE = (
+    f"it is missing or shorter than {SECRET_BYTES} characters: give one that only you and the"
+    " receiver know"
+)
 
 
 class WebhookFailed(Exception):
@@ -55,11 +57,27 @@ class Webhook:
         self._allow = frozenset(one.strip().lower() for one in allow)
         self._now = now
 
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Whether a step may be defined so, as far as can be told without a look-up.
+
+        Raises BadConfig.
+        """
+        for name in config:
+            if name not in ("url", "secret"):
+                raise BadConfig(str(name), "a webhook has a url and a secret, and nothing else")
+        try:
+            webhooks.read(config.get("url", ""), self._allow)
+        except BadUrl as error:
+            raise BadConfig("url", str(error)) from None
+        secret = config.get("secret", "")
+        if not isinstance(secret, str) or len(secret) < SECRET_BYTES:
+            raise BadConfig("secret", _SECRET_ADVICE)
+
     def __call__(self, call: Call) -> Mapping[str, Any]:
         target = resolve(str(call.config.get("url", "")), self._allow)
         secret = str(call.config.get("secret", ""))
         if len(secret) < SECRET_BYTES:
-            raise WebhookFailed(f"its secret is missing or shorter than {SECRET_BYTES} characters")
+            raise WebhookFailed(f"its secret cannot be used: {_SECRET_ADVICE}")
         body = json.dumps(_told(call), ensure_ascii=False).encode()
         stamp = str(int(self._now()))
         headers = {
@@ -84,48 +102,18 @@ def resolve(url: str, allow: Collection[str] = ()) -> Target:
 
     ``allow`` are ``host:port`` of one's own, which may be anywhere. Raises WebhookFailed.
     """
-    if _CONTROLS.intersection(url):
-        raise WebhookFailed("its url has a space or control character in it")
     try:
-        parts = urlsplit(url)
-        port = parts.port or _PORTS.get(parts.scheme, 0)
-    except ValueError:
-        raise WebhookFailed(f"{url!r} is no URL") from None
-    if parts.scheme not in _PORTS or not parts.hostname or parts.username or parts.password:
-        raise WebhookFailed(f"{url!r} cannot be used: write https://host/path")
-    host = parts.hostname.lower()
-    trusted = f"{host}:{port}" in allow
-    if parts.scheme == "http" and not trusted:
-        raise WebhookFailed(f"{url!r} is not encrypted: use https, or allow the host")
-    addresses = _addresses(host, port)
+        place = webhooks.read(url, allow)
+    except BadUrl as error:
+        raise WebhookFailed(f"its url {url!r}: {error}") from None
+    addresses = _addresses(place.host, place.port)
     for address in addresses:
-        if not trusted and not public(address):
+        if not place.trusted and not public(address):
             raise WebhookFailed(
-                f"{host} is {address}, which is not a public address: if it is your own host,"
-                f" name {host}:{port} among the allowed ones"
+                f"{place.host} is {address}, which is not a public address: if it is your own"
+                f" host, allow {place.host}:{place.port} (MCS_WEBHOOK_ALLOW)"
             )
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    try:
-        path.encode("ascii")
-    except UnicodeEncodeError:
-        raise WebhookFailed(f"{url!r}: percent-encode what is not ASCII") from None
-    return Target(addresses[0], port, host, path, parts.scheme == "https")
-
-
-def public(address: str) -> bool:
-    """Whether an IP address is one that anybody can reach: not loopback, private, link-local,
-    shared, multicast or reserved, nor such a one inside an IPv6 address."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address):
-        inner = found.ipv4_mapped or found.sixtofour or (found.teredo or (None, None))[1]
-        if inner is not None:
-            return public(str(inner))
-        if found in _NAT64:
-            return public(str(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)))
-    return found.is_global and not found.is_multicast and not found.is_reserved
-
-
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+    return Target(addresses[0], place.port, place.host, place.path, place.secure)
 
 
 def _addresses(host: str, port: int) -> list[str]:
@@ -153,7 +141,7 @@ def _told(call: Call) -> dict[str, Any]:
 
 def _host_header(target: Target) -> str:
     host = f"[{target.host}]" if ":" in target.host else target.host
-    usual = _PORTS["https" if target.secure else "http"]
+    usual = webhooks.PORTS["https" if target.secure else "http"]
     return host if target.port == usual else f"{host}:{target.port}"
 
 

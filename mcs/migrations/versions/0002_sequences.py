@@ -23,10 +23,7 @@ _OPEN = sa.Computed("pending + sending > 0", persisted=True)
 
 
 def upgrade():
-    with op.batch_alter_table("campaigns") as batch_op:
-        batch_op.add_column(
-            sa.Column("edition", sa.String(length=16), nullable=False, server_default="")
-        )
+    _campaigns()
     _action_definitions()
     _schedules()
     _actions()
@@ -57,6 +54,17 @@ def upgrade():
         sqlite_where=sa.text("open"),
         postgresql_where=sa.text("open"),
     )
+
+
+def _campaigns():
+    with op.batch_alter_table("campaigns") as batch_op:
+        batch_op.add_column(
+            sa.Column("enrols_added", sa.Boolean(), nullable=False, server_default=sa.false())
+        )
+        batch_op.add_column(
+            sa.Column("edition", sa.String(length=16), nullable=False, server_default="")
+        )
+        batch_op.add_column(sa.Column("enrol_asked_at", sa.DateTime(timezone=True), nullable=True))
 
 
 def _action_definitions():
