@@ -40,8 +40,8 @@ class Signer:
         self._keyed = hmac.new(key, digestmod="sha256")
 
     def sign(self, recipient: Recipient) -> str:
-        # What the serializer's dumps() makes, but for deriving and scheduling the key, and trying to
-        # compress, anew for each message: 7 us instead of 21.
+        # What the serializer's dumps() makes, but for deriving the key, and trying to compress,
+        # anew for each message: 7 us instead of 21.
         said = _JSON.encode([recipient.contact_uid, recipient.campaign_uid])
         payload = base64_encode(said)
         keyed = self._keyed.copy()
