@@ -187,15 +187,16 @@ def _once(operation: Operation, asked: Asked, key: Key, path: Mapping[str, Any])
         response = _response(known.status, known.location, known.body)
         response.headers["Idempotent-Replayed"] = "true"
         return response
-    again = Asked(asked.session, asked.now, asked.token, asked.query, asked.body, known)
+    again = Asked(asked.session, asked.now, asked.token, asked.query, asked.body, known.since)
     try:
         answer = operation.verb(again, **path)
     except Exception:
         asked.session.rollback()
-        answers.let_go(asked.session, key)
+        answers.let_go(asked.session, key, known)
         raise
     said = _said(answer.body)
-    answers.keep(asked.session, key, answers.Answer(answer.status, answer.location, said))
+    kept = answers.Answer(answer.status, answer.location, said)
+    answers.keep(asked.session, key, known, kept)
     return _response(answer.status, answer.location, said)
 
 

@@ -47,8 +47,16 @@ class Answer:
     body: str
 
 
-def take(session: Session, now: datetime, key: Key) -> Answer | datetime:
-    """The answer that is kept for the key, or since when it is ours to answer.
+@dataclass(frozen=True)
+class Turn:
+    """Ours to answer, until somebody may take over; ``since`` is when it was first asked."""
+
+    since: datetime
+    until: datetime
+
+
+def take(session: Session, now: datetime, key: Key) -> Answer | Turn:
+    """The answer that is kept for the key, or a turn to answer it.
 
     Raises OtherRequest, BeingAnswered.
     """
@@ -67,26 +75,27 @@ def take(session: Session, now: datetime, key: Key) -> Answer | datetime:
             .on_conflict_do_nothing()
             .returning(KeptAnswer.key)
         )
-        return _known(session, now, key) if taken is None else now
+        return _known(session, now, key) if taken is None else Turn(now, now + LEASE)
 
 
-def keep(session: Session, key: Key, answer: Answer) -> None:
-    """Keep the answer for who asks again."""
+def keep(session: Session, key: Key, turn: Turn, answer: Answer) -> None:
+    """Keep the answer for who asks again; not where another has taken over the turn."""
     with writing(session):
         session.execute(
             update(KeptAnswer)
-            .where(*_named(key))
+            .where(*_named(key), KeptAnswer.lease_until == turn.until)
             .values(status=answer.status, location=answer.location, body=answer.body)
         )
 
 
-def let_go(session: Session, key: Key) -> None:
-    """Forget the key: nothing was done, so it may be used again."""
+def let_go(session: Session, key: Key, turn: Turn) -> None:
+    """Forget the key: nothing was done, so it may be used again. As ``keep``."""
+    mine = (*_named(key), KeptAnswer.status.is_(None), KeptAnswer.lease_until == turn.until)
     with writing(session):
-        session.execute(delete(KeptAnswer).where(*_named(key), KeptAnswer.status.is_(None)))
+        session.execute(delete(KeptAnswer).where(*mine))
 
 
-def _known(session: Session, now: datetime, key: Key) -> Answer | datetime:
+def _known(session: Session, now: datetime, key: Key) -> Answer | Turn:
     row = session.scalars(
         select(KeptAnswer)
         .where(*_named(key))
@@ -100,7 +109,7 @@ def _known(session: Session, now: datetime, key: Key) -> Answer | datetime:
     if row.status is not None:
         return Answer(row.status, row.location, row.body or "")
     row.lease_until = now + LEASE
-    return row.first_at
+    return Turn(row.first_at, row.lease_until)
 
 
 def _let_go_of_the_old(session: Session, now: datetime) -> None:

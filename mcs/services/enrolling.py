@@ -88,6 +88,8 @@ def enrol_batch(
         ).all()
         if not ids:
             _done(session, campaign_id, asked_at)
+            if last:
+                schedules.take_stock(session)
             return
         schedules.enrol_many(session, now, campaign_id, [subject_of(id) for id in ids])
         last = ids[-1]

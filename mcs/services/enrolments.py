@@ -81,6 +81,8 @@ def enrol_many(
             return schedules.enrol_chunk_within(session, now, campaign_id, who)
 
         did += met_again(session, verb)
+    if did["began"] > CHUNK:
+        schedules.take_stock(session)
     return did
 
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from mcs.models import Campaign, KeptAnswer, Schedule
+from mcs.models import ApiToken, Campaign, KeptAnswer, Schedule
 from mcs.services import answers, enrolments
 from tests.api.conftest import AUTUMN, Clock, Shop
 
@@ -132,6 +132,23 @@ def test_who_died_before_answering_is_followed_by_who_asks_again(
     told = shop.post(path, JANE, 200, key="k")
     assert (told["did"], told["run"]) == ("nothing", 2)
     assert count(session, Schedule) == 2
+
+
+def test_who_was_too_slow_leaves_the_turn_to_who_took_over(
+    shop: Shop, autumn: str, session: Session, now: datetime
+) -> None:
+    token_id = session.scalars(select(ApiToken.id)).first()
+    assert token_id is not None
+    key = answers.Key(token_id, "k", "hash")
+    slow = answers.take(session, now, key)
+    second = answers.take(session, now + answers.LEASE, key)
+    assert isinstance(slow, answers.Turn)
+    assert isinstance(second, answers.Turn)
+    assert second.since == slow.since
+    answers.let_go(session, key, slow)
+    answers.keep(session, key, slow, answers.Answer(500, "", ""))
+    answers.keep(session, key, second, answers.Answer(201, "", "done"))
+    assert answers.take(session, now, key) == answers.Answer(201, "", "done")
 
 
 def test_keys_are_kept_for_a_day(shop: Shop, autumn: str, session: Session, at: Clock) -> None:
