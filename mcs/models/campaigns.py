@@ -15,6 +15,10 @@ class Campaign(Base):
     ``uid`` is what the outside world sees of it (List-Id, Feedback-ID, unsubscribe links); ids stay
     inside. ``send_rate`` is its own limit in messages a second. A campaign with a ledger is
     archived, never dropped.
+
+    ``held_at`` is since when the emails of its sequence wait for a person. ``notice`` is a sentence
+    for people: why they are held, or cannot go on right now. ``cuts`` is how often in a row their
+    server broke off in the middle (mcs.core.breaker).
     """
 
     __tablename__ = "campaigns"
@@ -39,6 +43,9 @@ class Campaign(Base):
     send_rate: Mapped[float | None]
     active: Mapped[bool] = mapped_column(default=True)
     archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    held_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    notice: Mapped[str] = mapped_column(String(500), default="", server_default="")
+    cuts: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

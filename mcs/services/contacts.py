@@ -384,7 +384,7 @@ def remove(
         place = session.get(BatchContact, (_batch(session, campaign_id), contact_id))
         if place is not None:
             session.delete(place)
-        suppressions.skip_pending(session, contact.email_key, "removed", campaign_id)
+        suppressions.skip_pending(session, now, contact.email_key, "removed", campaign_id)
         audit.note(session, now, by, "removed", "contact", contact_id, campaign=campaign_id)
 
 
@@ -418,7 +418,7 @@ def delete(
     find(session, contact_id)
     with writing(session):
         contact = _locked(session, contact_id)
-        suppressions.skip_pending(session, contact.email_key, "deleted")
+        suppressions.skip_pending(session, now, contact.email_key, "deleted")
         session.execute(delete_rows(BatchContact).where(BatchContact.contact_id == contact_id))
         grave = tombstone_key(secret, contact.email_key)
         suppressions.follow(session, contact.email_key, grave)

@@ -150,4 +150,4 @@ def served(session: Session, emailer_ids: Collection[int]) -> dict[int, int]:
         .where(Slice.emailer_id.in_(emailer_ids))
         .group_by(Slice.emailer_id)
     )
-    return {emailer_id: int(sent) for emailer_id, sent in session.execute(query)}
+    return {emailer_id or 0: int(sent) for emailer_id, sent in session.execute(query)}

@@ -133,7 +133,7 @@ class Recorder:
                     session, now, self._lease, steps.values(), again=again
                 )
                 for step in lost:
-                    deliveries.settle_late(session, step.claim, step.outcomes)
+                    deliveries.settle_late(session, now, step.claim, step.outcomes)
                 return started, lost, now
 
         started, lost, now = persistently(write)

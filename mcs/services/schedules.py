@@ -15,6 +15,7 @@ from mcs.core import sequences
 from mcs.core.sequences import Change, Enrolment, Planned, Standing
 from mcs.models import Action, Schedule
 from mcs.models.base import UtcDateTime
+from mcs.services import action_deliveries
 from mcs.services.definitions import Plan, load
 from mcs.services.transactions import writing
 
@@ -130,17 +131,23 @@ def unschedule(
 ) -> bool:
     """Withdraw what is still pending of a subject; whether it was enrolled. History stays."""
     with writing(session):
-        load(session, campaign_id)
+        plan = load(session, campaign_id)
         latest = _latest(session, campaign_id, subject, subject_id)
         if latest is None or not latest.active:
             return False
         _set_active(session, now, latest.id, active=False)
-        withdraw(session, now, [latest.id], sequences.UNSCHEDULED)
+        withdraw(session, now, plan, [latest.id], sequences.UNSCHEDULED)
         return True
 
 
-def withdraw(session: Session, now: datetime, schedule_ids: Collection[int], why: str) -> None:
-    """Cancel the pending actions of schedules, in the caller's transaction."""
+def withdraw(
+    session: Session, now: datetime, plan: Plan, schedule_ids: Collection[int], why: str
+) -> None:
+    """Cancel the pending actions of schedules, and emails that have not started, in the caller's
+    transaction."""
+    if plan.writes:
+        these = Schedule.id.in_(schedule_ids)
+        action_deliveries.withdraw(session, now, plan.campaign_id, these, why)
     session.execute(
         update(Action)
         .where(Action.schedule_id.in_(schedule_ids), Action.state == "pending")
@@ -204,7 +211,7 @@ def _enrol(session: Session, now: datetime, plan: Plan, who: Subject, restart: b
         return _begin(session, now, plan, who, 1)
     if restart:
         _set_active(session, now, latest.id, active=False)
-        withdraw(session, now, [latest.id], sequences.UNSCHEDULED)
+        withdraw(session, now, plan, [latest.id], sequences.UNSCHEDULED)
         return _begin(session, now, plan, who, latest.run + 1)
     contact_id = latest.contact_id if who.contact_id is None else who.contact_id
     if contact_id != latest.contact_id:

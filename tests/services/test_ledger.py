@@ -83,7 +83,7 @@ def test_a_slice_with_a_message_in_flight_is_not_given_back(
     claim, (ann, *_rest) = held
     deliveries.advance(session, now, LEASE, [Step(claim, starts=[ann.id])])
     assert not deliveries.release(session, now, claim, None)
-    assert deliveries.rescue(session, now + LEASE * 2, "hold") == {emailer_id}
+    assert deliveries.rescue(session, now + LEASE * 2, "hold") == {deliveries.Parent(emailer_id)}
     assert counts(session, emailer_id) == {"in_doubt": 1, "pending": 2}
 
 

@@ -20,6 +20,13 @@ def upgrade():
     _action_definitions()
     _schedules()
     _actions()
+    _slices()
+    with op.batch_alter_table("campaigns") as batch_op:
+        batch_op.add_column(sa.Column("held_at", sa.DateTime(timezone=True), nullable=True))
+        batch_op.add_column(
+            sa.Column("notice", sa.String(length=500), server_default="", nullable=False)
+        )
+        batch_op.add_column(sa.Column("cuts", sa.Integer(), server_default="0", nullable=False))
     with op.batch_alter_table("deliveries") as batch_op:
         batch_op.alter_column(
             "action_id",
@@ -27,6 +34,27 @@ def upgrade():
             type_=sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
         )
         batch_op.create_foreign_key("fk_deliveries_action_id", "actions", ["action_id"], ["id"])
+        batch_op.add_column(sa.Column("slice_id", sa.Integer(), nullable=True))
+        batch_op.create_foreign_key("fk_deliveries_slice_id", "slices", ["slice_id"], ["id"])
+    op.create_index(
+        "ix_deliveries_slice_id",
+        "deliveries",
+        ["slice_id"],
+        sqlite_where=sa.text("slice_id IS NOT NULL"),
+        postgresql_where=sa.text("slice_id IS NOT NULL"),
+    )
+
+
+def _slices():
+    with op.batch_alter_table("slices") as batch_op:
+        batch_op.alter_column("emailer_id", existing_type=sa.Integer(), nullable=True)
+        batch_op.add_column(sa.Column("scenario_id", sa.Integer(), nullable=True))
+        batch_op.add_column(sa.Column("begun_at", sa.DateTime(timezone=True), nullable=True))
+        batch_op.create_foreign_key("fk_slices_scenario_id", "scenarios", ["scenario_id"], ["id"])
+        batch_op.create_check_constraint(
+            op.f("ck_slices_one_parent"), "(emailer_id IS NULL) <> (scenario_id IS NULL)"
+        )
+    op.create_index("ix_slices_scenario_id", "slices", ["scenario_id"])
 
 
 def _action_definitions():
