@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,12 @@ DEFS = [
 AT_ONCE = [{"id": f"a{n}", "callback": "nothing", "interval": "0days"} for n in range(3)]
 
 
+calls: deque[None] = deque()
+
+
 def nothing(_call: Call) -> None:
-    """A callback that costs nothing."""
+    """A callback that costs next to nothing: it counts itself."""
+    calls.append(None)
 
 
 def main(database: str, parts: list[str]) -> None:
@@ -72,8 +77,12 @@ def run(fresh: Callable[..., CampaignScheduler]) -> None:
         scheduler.upsert_campaign("c", action_defs=AT_ONCE)
         scheduler.schedule_many("c", [("contact", n) for n in range(SUBJECTS)])
         before = _megabytes()
+        calls.clear()
         began = time.perf_counter()
         scheduler.add_worker(concurrency=200)
+        # Asking for the status costs something: only once all were called.
+        while len(calls) < 3 * SUBJECTS:
+            time.sleep(0.01)
         _wait(scheduler, 3 * SUBJECTS)
         taken = time.perf_counter() - began
         _say("run", 3 * SUBJECTS / taken, "actions/s", ">= 10,000")

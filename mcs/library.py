@@ -27,10 +27,13 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from inspect import iscoroutinefunction
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -55,6 +58,7 @@ from mcs.models import (
     Contact,
     Schedule,
     configure_engine,
+    ping_when_rested,
 )
 from mcs.services import actions, definitions, runners, schedules, sequences
 from mcs.services.actions import Found
@@ -421,10 +425,10 @@ class CampaignScheduler:
         """
         with self._session() as session:
             number = self._find(session, campaign_id)
-            try:
-                did = schedules.enrol_many(session, self._now(), number, map(_subject, subjects))
-            except Refused as error:
-                raise BadArgument(f"subjects: {error.argument}", error.reason) from None
+        try:
+            did = self._enrol_many(number, map(_subject, subjects))
+        except Refused as error:
+            raise BadArgument(f"subjects: {error.argument}", error.reason) from None
         self._wake()
         return {"began": 0, "resumed": 0, "nothing": 0} | dict(did)
 
@@ -610,6 +614,26 @@ class CampaignScheduler:
         for worker in list(self._workers.values()):
             worker._runner.wake()
 
+    def _enrol_many(self, campaign_id: int, subjects: Iterator[Subject]) -> Counter[str]:
+        """Chunk by chunk, two at a time where the database writes two at a time."""
+        did, under_way = Counter[str](), deque[Future[Counter[str]]]()
+        hands = 2 if self._engine.dialect.name == "postgresql" else 1
+        with ThreadPoolExecutor(hands, "mcs-enrol") as pool:
+            while chunk := list(islice(subjects, schedules.CHUNK)):
+                if len(under_way) == hands:
+                    did += under_way.popleft().result()
+                under_way.append(pool.submit(self._enrol_chunk, campaign_id, chunk))
+            for each in under_way:
+                did += each.result()
+        if did["began"] > schedules.CHUNK:
+            with self._sessions() as session:
+                schedules.take_stock(session)
+        return did
+
+    def _enrol_chunk(self, campaign_id: int, chunk: list[Subject]) -> Counter[str]:
+        with self._sessions() as session:
+            return schedules.enrol_many(session, self._now(), campaign_id, chunk)
+
     def _find(self, session: Session, campaign_id: str) -> int:
         found = session.scalar(select(Campaign.id).where(Campaign.key == campaign_id))
         if found is None:
@@ -726,7 +750,7 @@ def _options(db: str | Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _engine(options: Mapping[str, Any]) -> Engine:
     url = _url(options)
-    settings: dict[str, Any] = {"echo": bool(options.get("logging", False)), "pool_pre_ping": True}
+    settings: dict[str, Any] = {"echo": bool(options.get("logging", False))}
     dialect = url.get_backend_name()
     if dialect in ("mysql", "mariadb"):
         # What a worker reads must not be older than what others have committed.
@@ -736,7 +760,7 @@ def _engine(options: Mapping[str, Any]) -> Engine:
         if dialect != "postgresql" or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(schema)):
             raise BadArgument("db['schema']", f"{schema!r}: a plain name, and only on PostgreSQL")
         settings["execution_options"] = {"schema_translate_map": {None: schema}}
-    return configure_engine(create_engine(url, **settings))
+    return ping_when_rested(configure_engine(create_engine(url, **settings)))
 
 
 def _url(options: Mapping[str, Any]) -> URL:

@@ -13,18 +13,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-# Tested once: what no database has a part in, and the library, which has MariaDB besides.
+# Tested once: what no database has a part in.
 PURE = (
     "tests/browser",
     "tests/core",
     "tests/gateways",
-    "tests/library",
+    "tests/library/test_examples.py",
     "tests/running",
     "tests/test_config.py",
 )
+MARIADB_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
 NO_BROWSER = """
 !!  NO CHROMIUM FOUND: the browser tests are SKIPPED, so this run proves nothing about the pages
 !!  in a real browser. Install one (Debian: apt-get install chromium) and run make test again.
+"""
+NO_MARIADB = """
+!!  NO MARIADB FOUND: the library's tests on it are SKIPPED, so this run proves nothing about the
+!!  library on MariaDB and MySQL. Install it (Debian: apt-get install mariadb-server) and run
+!!  make test again.
 """
 
 
@@ -67,6 +73,8 @@ def _tests(database: str, left_out: tuple[str, ...]) -> tuple[bool, str]:
     if not any(shutil.which(name) for name in CHROMIUM):
         print(NO_BROWSER, flush=True)
         command += ["-m", "not browser"]
+    if database == "sqlite" and not shutil.which("mariadbd", path=MARIADB_PATH):
+        print(NO_MARIADB, flush=True)
     environ = os.environ | {"MCS_TEST_DATABASE": database, "PYTHONUNBUFFERED": "1"}
     began, last = time.monotonic(), "pytest said nothing"
     with subprocess.Popen(

@@ -13,6 +13,7 @@ from email.message import EmailMessage, MIMEPart
 from email.utils import format_datetime
 from functools import lru_cache, partial
 from hashlib import sha256
+from typing import NamedTuple
 
 from mcs.core import language, mime, tree
 from mcs.core.bodies import Sender, bodies
@@ -62,8 +63,7 @@ class MessageTemplate:
     mail_domain: str
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
+class Person(NamedTuple):
     """Whom a message is for. ``opaque`` becomes the Message-ID's local part and X-MCS-Delivery."""
 
     email: str
@@ -73,8 +73,7 @@ class Person:
     unsubscribe_url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """``data`` is what follows DATA, headers and body, up to but without the closing dot line.
 
     It ends in CRLF and no line of it begins with a dot, so it needs no dot-stuffing. It is ASCII,

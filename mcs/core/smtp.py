@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 LONGEST_REPLY = 64 * 1024
 _LINE = re.compile(rb"^([2-5][0-9]{2})(?:([ -])(.*))?$", re.DOTALL)
@@ -13,8 +14,7 @@ class BadReply(Exception):
     """What the server says is no SMTP: the connection is of no more use."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """One reply: its code and the text of its lines."""
 
     code: int
@@ -60,7 +60,8 @@ class ReplyReader:
             raise BadReply(f"the server said {line[:80]!r}, which is no SMTP reply")
         code, separator, text = found.groups()
         # A NUL would be refused by the database, and with it the whole record of the answer.
-        self._lines.append(_CONTROL.sub(" ", (text or b"").decode("utf-8", "replace")))
+        said = (text or b"").decode("utf-8", "replace")
+        self._lines.append(said if said.isprintable() else _CONTROL.sub(" ", said))
         if separator == b"-":
             return None
         reply = Reply(int(code), tuple(self._lines))

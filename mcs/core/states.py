@@ -15,6 +15,8 @@ EMAILER_MOVES: dict[str, tuple[str, ...]] = {
 }
 
 DELIVERY_STATES = ("pending", "sending", "sent", "failed", "in_doubt", "skipped")
+# Those that people look for.
+DELIVERY_EXCEPTIONS = ("failed", "in_doubt", "skipped")
 DELIVERY_MOVES: dict[str, tuple[str, ...]] = {
     "pending": ("sending", "skipped"),
     "sending": ("sent", "failed", "in_doubt", "pending"),

@@ -2,7 +2,7 @@
 
 from mcs.models.actions import Action
 from mcs.models.audit import AuditEntry
-from mcs.models.base import Base, UtcDateTime, configure_engine
+from mcs.models.base import Base, UtcDateTime, configure_engine, ping_when_rested
 from mcs.models.campaigns import Batch, BatchContact, Campaign
 from mcs.models.contacts import Contact
 from mcs.models.deliveries import Delivery
@@ -39,4 +39,5 @@ __all__ = [
     "User",
     "UtcDateTime",
     "configure_engine",
+    "ping_when_rested",
 ]

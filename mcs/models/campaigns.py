@@ -1,5 +1,6 @@
 """Campaigns, and the batch of recipients each one has."""
 
+import secrets
 from datetime import date, datetime
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text
@@ -9,11 +10,17 @@ from mcs.models.base import BINARY_ON_MYSQL, Base, UtcDateTime
 from mcs.models.contacts import Contact
 
 
+def new_edition() -> str:
+    """A mark that no campaign has had yet."""
+    return secrets.token_urlsafe(12)
+
+
 class Campaign(Base):
     """A named drive with a first and a last day, both included, in its own time zone.
 
     ``uid`` is what the outside world sees of it (List-Id, Feedback-ID, unsubscribe links); ids stay
-    inside. ``send_rate`` is its own limit in messages a second. A campaign with a ledger is
+    inside. ``send_rate`` is its own limit in messages a second. ``edition`` changes with whatever
+    its sequence is planned by: steps, days, zone, whether it runs. A campaign with a ledger is
     archived, never dropped.
 
     ``held_at`` is since when the emails of its sequence wait for a person. ``notice`` is a sentence
@@ -46,6 +53,7 @@ class Campaign(Base):
     held_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     notice: Mapped[str] = mapped_column(String(500), default="", server_default="")
     cuts: Mapped[int] = mapped_column(default=0, server_default="0")
+    edition: Mapped[str] = mapped_column(String(16), default=new_edition)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -2,15 +2,24 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, String, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
-from mcs.core.states import DELIVERY_STATES
+from mcs.core.states import DELIVERY_EXCEPTIONS, DELIVERY_STATES
 from mcs.models.base import Base, UtcDateTime
 from mcs.models.checks import one_of
 from mcs.models.sql import random_hex
 
-_SETTLED_BADLY = text(one_of("state", ("failed", "in_doubt", "skipped")))
+_IS_EXCEPTION = text("exception IS NOT NULL")
 
 
 class Delivery(Base):
@@ -18,7 +27,8 @@ class Delivery(Base):
 
     ``started_at`` is when its latest attempt was marked ``sending``, ``sent_at`` when a server
     accepted it. ``message_id`` is drawn when the row is born, so equal on every attempt. An
-    action's delivery names its ``slice_id``; an emailer's are found by their range.
+    action's delivery names its ``slice_id``; an emailer's are found by their range. ``exception``
+    is the state where it is one that people look for, one of DELIVERY_EXCEPTIONS.
     """
 
     __tablename__ = "deliveries"
@@ -37,16 +47,18 @@ class Delivery(Base):
             sqlite_where=text("slice_id IS NOT NULL"),
             postgresql_where=text("slice_id IS NOT NULL"),
         ),
-        # Only the outcomes that people look for: an index on every state would be rewritten
-        # twice per message on the sending path.
+        # Not on the state itself: every change of an indexed column writes all indexes anew on
+        # PostgreSQL, which is twice per message on the sending path.
         Index(
-            "ix_deliveries_outcome",
+            "ix_deliveries_exception",
+            "exception",
             "emailer_id",
-            "state",
             "id",
-            sqlite_where=_SETTLED_BADLY,
-            postgresql_where=_SETTLED_BADLY,
+            sqlite_where=_IS_EXCEPTION,
+            postgresql_where=_IS_EXCEPTION,
         ),
+        # Room for a row's next versions beside it, without which there is no such saving.
+        {"postgresql_with": {"fillfactor": 70}},
     )
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
@@ -63,3 +75,9 @@ class Delivery(Base):
     message_id: Mapped[str] = mapped_column(String(64), insert_default=random_hex())
     reply_code: Mapped[int | None]
     reply_text: Mapped[str] = mapped_column(String(1000), default="")
+    exception: Mapped[str | None] = mapped_column(
+        String(10),
+        Computed(
+            f"CASE WHEN {one_of('state', DELIVERY_EXCEPTIONS)} THEN state END", persisted=True
+        ),
+    )

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     CursorResult,
-    Select,
+    Integer,
     and_,
     bindparam,
     func,
@@ -32,6 +33,7 @@ from mcs.core.retries import next_attempt
 from mcs.core.states import ACTION_STATES
 from mcs.models import Action, ActionDefinition, Campaign, Contact, Schedule
 from mcs.models.base import UtcDateTime
+from mcs.models.sql import among
 from mcs.services import definitions, schedules
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
@@ -70,8 +72,7 @@ class Claimed(NamedTuple):
     idempotency_key: str
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """What became of a call. ``error`` says why it failed; without it, it is complete."""
 
     claimed: Claimed
@@ -200,7 +201,10 @@ def next_due(
 ) -> datetime | None:
     """When the next action that such a worker could run is due, or its lease ends."""
     due = session.scalar(
-        _runnable(select(Action.due_at), callbacks, campaign_ids).order_by(Action.due_at).limit(1)
+        select(Action.due_at)
+        .where(*_runnable(callbacks, campaign_ids))
+        .order_by(Action.due_at)
+        .limit(1)
     )
     lease = session.scalar(
         select(func.min(Action.lease_until)).where(
@@ -274,12 +278,11 @@ def _claim(
     callbacks: Collection[str],
     campaign_ids: Collection[int] | None,
 ) -> list[Claimed]:
-    query = _runnable(_CLAIMABLE, callbacks, campaign_ids).where(Action.due_at <= now)
-    query = query.order_by(Action.due_at, Action.id).limit(room)
-    if session.get_bind().dialect.name == "postgresql":
-        # So that workers pass each other by; elsewhere the conditional update sorts them out.
-        query = query.with_for_update(skip_locked=True, of=Action)
-    rows = session.execute(query).all()
+    connection = session.connection()
+    # Without row locks, the conditional update below sorts out who claims what.
+    query = _claimable(connection.dialect.name == "postgresql", campaign_ids is not None)
+    given = {"now": now, "room": room, "callbacks": list(callbacks), "campaigns": campaign_ids}
+    rows = connection.execute(query, given).all()
     over = [row.id for row in rows if now >= _ends(row.end_date, row.timezone)]
     if over:
         _cancel(session, now, over, sequences.TOO_LATE)
@@ -288,64 +291,75 @@ def _claim(
     if not rows:
         return []
     token = secrets.token_urlsafe(12)
-    taken = session.execute(
-        update(Action)
-        .where(Action.id.in_([row.id for row in rows]), Action.state == "pending")
-        .values(
-            state="processing",
-            claim_token=token,
-            lease_until=now + lease,
-            started_at=func.coalesce(Action.started_at, now),
-            attempts=Action.attempts + 1,
-        )
-        .execution_options(**NO_SYNC)
-    )
-    assert isinstance(taken, CursorResult)
+    given = {"ids": [row.id for row in rows], "drawn": token, "until": now + lease, "now": now}
+    taken = connection.execute(_CLAIM, given)
     if taken.rowcount != len(rows):
-        # Without row locks, somebody else may have been quicker with some of them.
+        # Somebody else was quicker with some of them.
         ours = set(session.scalars(select(Action.id).where(Action.claim_token == token)))
         rows = [row for row in rows if row.id in ours]
     return [_claimed(row, token) for row in rows]
 
 
-_CLAIMABLE: Any = select(
-    Action.id,
-    Action.schedule_id,
-    Action.key,
-    Action.occurrence,
-    Action.attempts,
-    Action.expected_at,
-    Schedule.campaign_id,
-    Schedule.subject,
-    Schedule.subject_id,
-    Schedule.run,
-    Schedule.contact_id,
-    Campaign.uid,
-    Campaign.key.label("campaign_key"),
-    Campaign.end_date,
-    Campaign.timezone,
-    ActionDefinition.callback,
-    ActionDefinition.config,
-    ActionDefinition.max_attempts,
-    ActionDefinition.repeat,
-)
+@lru_cache(maxsize=4)
+def _claimable(locking: bool, of_campaigns: bool) -> Any:
+    """The actions that have been due the longest, with all that a claim tells of them.
+
+    ``locking`` makes workers pass each other by. Made once: it is asked hundreds of times a
+    second, and takes longer to build than to answer.
+    """
+    campaigns: Any = bindparam("campaigns", expanding=True) if of_campaigns else None
+    due = (
+        select(Action.id)
+        .where(
+            *_runnable(bindparam("callbacks", expanding=True), campaigns),
+            Action.due_at <= bindparam("now", type_=UtcDateTime()),
+        )
+        .order_by(Action.due_at)
+        .limit(bindparam("room", type_=Integer()))
+    )
+    if locking:
+        due = due.with_for_update(skip_locked=True)
+    first = due.subquery()
+    return _CLAIMABLE.join(first, first.c.id == Action.id).order_by(Action.due_at, Action.id)
 
 
 def _runnable(
-    query: Select[Any], callbacks: Collection[str], campaign_ids: Collection[int] | None
-) -> Select[Any]:
-    """What a worker with these callbacks could run once it is due."""
-    query = _wanted(query).where(
+    callbacks: Collection[str] | BindParameter[Any],
+    campaign_ids: Collection[int] | BindParameter[Any] | None,
+) -> tuple[ColumnElement[bool], ...]:
+    """What a worker with these callbacks could run once it is due.
+
+    Asked of the actions one by one, oldest first: whatever a database knows of its tables, it
+    then finds nothing better than to go along the index of what is due, until it has enough. As a
+    join, PostgreSQL sorted all that was due for each claim.
+    """
+    callback = _CALLBACK
+    if campaign_ids is not None:
+        callback = callback.where(Campaign.id.in_(campaign_ids))
+    return (
         Action.state == "pending",
         Action.due_at.is_not(None),
+        callback.scalar_subquery().in_(callbacks),
+    )
+
+
+_CALLBACK = (
+    select(ActionDefinition.callback)
+    .join(Campaign, Campaign.id == ActionDefinition.campaign_id)
+    .join(Schedule, Schedule.campaign_id == Campaign.id)
+    .where(
+        Schedule.id == Action.schedule_id,
+        ActionDefinition.key == Action.key,
         Schedule.active,
         Campaign.active,
         Campaign.archived_at.is_(None),
-        ActionDefinition.callback.in_(callbacks),
     )
-    return query if campaign_ids is None else query.where(Campaign.id.in_(campaign_ids))
+    .correlate(Action)
+)
 
 
+# Pending, said so that no database looks for all that is pending among the actions of a claim.
+_NOT_PENDING = [state for state in ACTION_STATES if state != "pending"]
 _WHETHER_WANTED: Any = select(
     Action.id,
     Schedule.active,
@@ -355,7 +369,7 @@ _WHETHER_WANTED: Any = select(
 )
 
 
-def _wanted(query: Select[Any]) -> Select[Any]:
+def _wanted(query: Any) -> Any:
     """Actions with their schedule and campaign, and their definition while there is one."""
     return (
         query.join(Schedule, Schedule.id == Action.schedule_id)
@@ -371,27 +385,69 @@ def _wanted(query: Select[Any]) -> Select[Any]:
     )
 
 
+# In the order in which ``_claimed`` takes them.
+_CLAIMABLE: Any = _wanted(
+    select(
+        Action.id,
+        Action.schedule_id,
+        Schedule.campaign_id,
+        Campaign.key.label("campaign_key"),
+        Campaign.uid,
+        Schedule.subject,
+        Schedule.subject_id,
+        Schedule.run,
+        Action.key,
+        Action.occurrence,
+        ActionDefinition.repeat,
+        ActionDefinition.callback,
+        ActionDefinition.config,
+        Action.attempts,
+        ActionDefinition.max_attempts,
+        Action.expected_at,
+        Schedule.contact_id,
+        Campaign.end_date,
+        Campaign.timezone,
+    )
+)
+_TABLE: Any = Action.__table__
+_CLAIM = (
+    update(_TABLE)
+    .where(among(_TABLE.c.id, bindparam("ids")), _TABLE.c.state.not_in(_NOT_PENDING))
+    .values(
+        state="processing",
+        claim_token=bindparam("drawn"),
+        lease_until=bindparam("until", type_=UtcDateTime()),
+        started_at=func.coalesce(_TABLE.c.started_at, bindparam("now", type_=UtcDateTime())),
+        attempts=_TABLE.c.attempts + 1,
+    )
+)
+
+
 def _claimed(row: Any, token: str) -> Claimed:
+    (
+        id, schedule_id, campaign_id, campaign_key, uid, subject, subject_id, run, key, occurrence,
+        repeat, callback, config, attempts, max_attempts, expected_at, contact_id, _, _,
+    ) = row  # fmt: skip
     return Claimed(
-        id=row.id,
-        token=token,
-        schedule_id=row.schedule_id,
-        campaign_id=row.campaign_id,
-        campaign=row.campaign_key or row.uid,
-        subject=row.subject,
-        subject_id=row.subject_id,
-        run=row.run,
-        key=row.key,
-        occurrence=row.occurrence,
-        action_id=sequences.action_id(row.key, row.occurrence, bool(row.repeat)),
-        callback=row.callback,
-        config=row.config,
-        attempt=row.attempts + 1,
-        max_attempts=row.max_attempts,
-        expected_at=row.expected_at,
-        contact_id=row.contact_id,
+        id,
+        token,
+        schedule_id,
+        campaign_id,
+        campaign_key or uid,
+        subject,
+        subject_id,
+        run,
+        key,
+        occurrence,
+        sequences.action_id(key, occurrence, bool(repeat)),
+        callback,
+        config,
+        attempts + 1,
+        max_attempts,
+        expected_at,
+        contact_id,
         # The same on every attempt, and nowhere else in the world.
-        idempotency_key=f"{row.uid}-{row.id}",
+        f"{uid}-{id}",
     )
 
 
@@ -423,18 +479,7 @@ def _record(session: Session, now: datetime, ended: Sequence[Ended], die: float)
         else:
             told.append(_columns(now, one, die))
     for token, ids in plain.items():
-        session.execute(
-            update(Action)
-            .where(Action.id.in_(ids), Action.claim_token == token)
-            .values(
-                state="completed",
-                completed_at=now,
-                ended_at=now,
-                claim_token=None,
-                lease_until=None,
-            )
-            .execution_options(**NO_SYNC)
-        )
+        session.connection().execute(_COMPLETE, {"ids": ids, "token": token, "now": now})
     if told:
         session.connection().execute(_RECORD, told)
         again = [row["row_id"] for row in told if row["state"] == "pending"]
@@ -467,11 +512,8 @@ def _wake_dependents(session: Session, now: datetime, ended: Sequence[Ended]) ->
     by_campaign: dict[int, set[int]] = defaultdict(set)
     for one in ended:
         by_campaign[one.claimed.campaign_id].add(one.claimed.schedule_id)
-    depending = session.scalars(
-        select(ActionDefinition.campaign_id)
-        .where(ActionDefinition.campaign_id.in_(by_campaign), ActionDefinition.after != "")
-        .distinct()
-    ).all()
+    rows = session.connection().execute(_WITH_DEPENDENTS, {"campaigns": list(by_campaign)})
+    depending = [row[0] for row in rows]
     for campaign_id in sorted(depending):
         plan = definitions.load(session, campaign_id)
         keys = plan.dependents(one.claimed.key for one in ended)
@@ -481,7 +523,25 @@ def _wake_dependents(session: Session, now: datetime, ended: Sequence[Ended]) ->
             )
 
 
-_TABLE: Any = Action.__table__
+_WITH_DEPENDENTS = (
+    select(ActionDefinition.campaign_id)
+    .where(
+        ActionDefinition.campaign_id.in_(bindparam("campaigns", expanding=True)),
+        ActionDefinition.after != "",
+    )
+    .distinct()
+)
+_COMPLETE = (
+    update(_TABLE)
+    .where(among(_TABLE.c.id, bindparam("ids")), _TABLE.c.claim_token == bindparam("token"))
+    .values(
+        state="completed",
+        completed_at=bindparam("now", type_=UtcDateTime()),
+        ended_at=bindparam("now", type_=UtcDateTime()),
+        claim_token=None,
+        lease_until=None,
+    )
+)
 _RECORD = (
     update(_TABLE)
     .where(_TABLE.c.id == bindparam("row_id"), _TABLE.c.claim_token == bindparam("token"))

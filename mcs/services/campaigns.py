@@ -356,7 +356,7 @@ def _order(sort: str) -> tuple[Order, Any]:
         column: Any = func.lower(Campaign.name)
         return (
             Order((column, Campaign.id), descending, _read_name_key),
-            lambda campaign: f"{campaign.id}_{campaign.name.lower()}",
+            lambda campaign: campaign.id,
         )
     return (
         Order((Campaign.start_date, Campaign.id), descending, _read_date_key),
@@ -364,11 +364,11 @@ def _order(sort: str) -> tuple[Order, Any]:
     )
 
 
-def _read_name_key(text: str) -> tuple[str, int]:
-    number, name = text.split("_", 1)
-    if "\x00" in name:
-        raise ValueError(text)
-    return name, read_number(number)
+def _read_name_key(text: str) -> tuple[Any, int]:
+    # The database's own lower case: SQLite's knows ASCII only, so Python's would skip rows.
+    campaign_id = read_number(text)
+    name = select(func.lower(Campaign.name)).where(Campaign.id == campaign_id).scalar_subquery()
+    return name, campaign_id
 
 
 def _read_date_key(text: str) -> tuple[date, int]:

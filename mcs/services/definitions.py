@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from mcs.core import calls, sequences
 from mcs.core.sequences import BadDefinition, Calendar, Definition
 from mcs.models import ActionDefinition, Campaign
+from mcs.models.campaigns import new_edition
 from mcs.services.unknown import Unknown
 
 SEND_EMAIL = calls.SEND_EMAIL
@@ -41,9 +43,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """A campaign's sequence, ready to plan with. ``name`` is what its draws hang on."""
+    """A campaign's sequence, ready to plan with. ``name`` is what its draws hang on.
+
+    It is the campaign's for as long as that has the same ``edition``.
+    """
 
     campaign_id: int
+    edition: str
     name: str
     calendar: Calendar
     running: bool
@@ -80,21 +86,32 @@ def read(steps: Sequence[Step]) -> tuple[Definition, ...]:
 def load(session: Session, campaign: int | str, *, to_edit: bool = False) -> Plan:
     """The sequence of a campaign, by its id or key, which cannot change in this transaction.
 
-    Enrolments share the campaign's lock; ``to_edit`` takes it alone, so that an edit meets every
-    schedule there is. Raises Unknown.
+    Enrolments share the campaign's lock; ``to_edit`` takes it alone and begins a new edition, so
+    that an edit meets every schedule there is. Raises Unknown.
     """
-    query = _LOADS["key" if isinstance(campaign, str) else "id", to_edit]
-    rows = session.connection().execute(query, {"campaign": campaign}).all()
-    if not rows:
-        raise Unknown(f"campaign {campaign}")
-    first = rows[0]
-    return Plan(
-        first.id,
-        first.campaign_key or first.uid,
-        _calendar(first.start_date, first.end_date, first.timezone),
-        first.active and first.archived_at is None,
-        tuple(_read_row(*row[_CAMPAIGN_COLUMNS:]) for row in rows if row.key is not None),
+    if to_edit:
+        session.flush()
+        session.connection().execute(
+            _RENEW[_name_of(campaign)], {"campaign": campaign, "drawn": new_edition()}
+        )
+        return _read_plan(session, campaign)
+    edition = (
+        session.connection().execute(_SHARE[_name_of(campaign)], {"campaign": campaign}).scalar()
     )
+    plan = known(session, campaign)
+    if plan is None or plan.edition != edition:
+        plan = _read_plan(session, campaign)
+        _plans.setdefault(session.get_bind(), {})[campaign] = plan
+    return plan
+
+
+def known(session: Session, campaign: int | str) -> Plan | None:
+    """The plan that was loaded last, without asking the database: it may be of an old edition."""
+    return _plans.get(session.get_bind(), {}).get(campaign)
+
+
+# By database, since a process may have several.
+_plans: WeakKeyDictionary[Any, dict[int | str, Plan]] = WeakKeyDictionary()
 
 
 def steps_of(session: Session, campaign_id: int) -> list[Step]:
@@ -156,11 +173,30 @@ _TEXTS = (
 )
 
 
-# One round trip for both: this is on the way of every enrolment.
-_CAMPAIGN_COLUMNS = 8
+def _name_of(campaign: int | str) -> str:
+    return "key" if isinstance(campaign, str) else "id"
+
+
+def _read_plan(session: Session, campaign: int | str) -> Plan:
+    rows = session.connection().execute(_PLAN[_name_of(campaign)], {"campaign": campaign}).all()
+    if not rows:
+        raise Unknown(f"campaign {campaign}")
+    first = rows[0]
+    return Plan(
+        first.id,
+        first.edition,
+        first.campaign_key or first.uid,
+        _calendar(first.start_date, first.end_date, first.timezone),
+        first.active and first.archived_at is None,
+        tuple(_read_row(*row[_CAMPAIGN_COLUMNS:]) for row in rows if row.key is not None),
+    )
+
+
+_CAMPAIGN_COLUMNS = 9
 _SELECT: Any = (
     select(
         Campaign.id,
+        Campaign.edition,
         Campaign.key.label("campaign_key"),
         Campaign.uid,
         Campaign.start_date,
@@ -173,12 +209,16 @@ _SELECT: Any = (
     .outerjoin(ActionDefinition, ActionDefinition.campaign_id == Campaign.id)
     .order_by(ActionDefinition.place)
 )
-_LOADS = {
-    (name, to_edit): _SELECT.where(
-        getattr(Campaign, name) == bindparam("campaign")
-    ).with_for_update(read=not to_edit, of=Campaign)
-    for name in ("id", "key")
-    for to_edit in (False, True)
+_THIS = {name: getattr(Campaign, name) == bindparam("campaign") for name in ("id", "key")}
+_PLAN = {name: _SELECT.where(this) for name, this in _THIS.items()}
+# A statement of its own: one that waits for the lock would go on with the steps as they were.
+_SHARE = {
+    name: select(Campaign.edition).where(this).with_for_update(read=True)
+    for name, this in _THIS.items()
+}
+_RENEW = {
+    name: update(Campaign.__table__).where(this).values(edition=bindparam("drawn"))  # type: ignore[arg-type]  # a Table, seen as FromClause
+    for name, this in _THIS.items()
 }
 
 

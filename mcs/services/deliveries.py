@@ -195,8 +195,8 @@ def advance(
     return started, lost
 
 
-def release(session: Session, now: datetime, claim: Claim, not_before: datetime | None) -> bool:
-    """Give a slice back; True when nothing of it is left to do.
+def release(session: Session, now: datetime, claim: Claim, not_before: datetime | None) -> None:
+    """Give a slice back.
 
     It is due again when the next of its pending deliveries is, and not before ``not_before``
     (a server that cannot be reached). A lease already lost is nothing to give back. A slice with
@@ -204,12 +204,12 @@ def release(session: Session, now: datetime, claim: Claim, not_before: datetime 
     """
     with writing(session):
         held = session.execute(
-            select(Slice.pending, Slice.sending)
+            select(Slice.sending)
             .where(Slice.id == claim.slice_id, Slice.claim_token == claim.token)
             .with_for_update()
         ).first()
         if held is None or held.sending:
-            return False
+            return
         due_at = session.scalars(
             select(func.min(Delivery.due_at)).where(*_in_range(claim), Delivery.state == "pending")
         ).one()
@@ -220,7 +220,6 @@ def release(session: Session, now: datetime, claim: Claim, not_before: datetime 
             .values(claim_token=None, lease_until=None, due_at=due_at)
             .execution_options(**NO_SYNC)
         )
-        return bool(held.pending == 0)
 
 
 def rescue(session: Session, now: datetime, on_doubt: str) -> set[Parent]:
@@ -263,6 +262,7 @@ def settle_late(session: Session, now: datetime, claim: Claim, outcomes: Iterabl
 
 def _claimable(now: datetime) -> Select[Any]:
     return _slices().where(
+        Slice.open,
         Slice.pending > 0,
         Slice.claim_token.is_(None),
         Slice.due_at <= now,

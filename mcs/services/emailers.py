@@ -229,9 +229,7 @@ def finish(session: Session, now: datetime, emailer_id: int) -> bool:
     """Close an emailer of which nothing is left to do; True when this call closed it."""
     with writing(session):
         emailer = locked(session, emailer_id)
-        open_slices = select(Slice.id).where(
-            Slice.emailer_id == emailer_id, Slice.pending + Slice.sending > 0
-        )
+        open_slices = select(Slice.id).where(Slice.emailer_id == emailer_id, Slice.open)
         left = session.scalars(open_slices.limit(1)).first() is not None
         record_served(session, emailer_id)
         if left or emailer.state != "sending":
@@ -242,9 +240,7 @@ def finish(session: Session, now: datetime, emailer_id: int) -> bool:
 
 def finished(session: Session) -> Sequence[int]:
     """Emailers that are sending with nothing left to do: a worker died before it closed them."""
-    open_slices = select(Slice.id).where(
-        Slice.emailer_id == Emailer.id, Slice.pending + Slice.sending > 0
-    )
+    open_slices = select(Slice.id).where(Slice.emailer_id == Emailer.id, Slice.open)
     return session.scalars(
         select(Emailer.id).where(Emailer.state == "sending", ~open_slices.exists())
     ).all()
@@ -261,7 +257,7 @@ def progress(session: Session, emailer_id: int) -> Progress:
     ).one()
     reasons = session.execute(
         select(Delivery.reason, func.count())
-        .where(Delivery.emailer_id == emailer_id, Delivery.state == "skipped")
+        .where(Delivery.emailer_id == emailer_id, Delivery.exception == "skipped")
         .group_by(Delivery.reason)
         .order_by(Delivery.reason)
     )
@@ -516,7 +512,7 @@ def _skip_rest(session: Session, emailer_id: int) -> None:
     # The slices with messages in flight too: one that is put back after this reads "cancelled".
     session.execute(
         select(Slice.id)
-        .where(Slice.emailer_id == emailer_id, Slice.pending + Slice.sending > 0)
+        .where(Slice.emailer_id == emailer_id, Slice.open)
         .order_by(Slice.id)
         .with_for_update()
     )

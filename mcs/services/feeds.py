@@ -64,7 +64,7 @@ class Feed:
         return self.issue.ends_at is not None and now >= self.issue.ends_at
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Letter:
     """A message on its way to one contact; ``cuts`` is the breaker's count when it was taken."""
 

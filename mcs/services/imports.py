@@ -34,7 +34,7 @@ from mcs.models import (
     RejectedRow,
     UtcDateTime,
 )
-from mcs.models.sql import among, field, insert_into, records
+from mcs.models.sql import among, cell, insert_into, records
 from mcs.services import audit, suppressions
 from mcs.services.paging import At, Page, by_id, turn
 from mcs.services.transactions import writing
@@ -566,7 +566,7 @@ class _Slice:
     def _insert_new(self, rows: Sequence[Sequence[str]]) -> None:
         cells = records(rows)
         names = ("uid", "email", "email_key", "name", "attributes")
-        values = [field(cells, place, _CONTACTS.c[name].type) for place, name in enumerate(names)]
+        values = [cell(cells, place, _CONTACTS.c[name].type) for place, name in enumerate(names)]
         now = literal(self._now, UtcDateTime)
         self._session.execute(
             insert_into(self._session, _CONTACTS)

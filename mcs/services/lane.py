@@ -235,11 +235,10 @@ class Lane:
         now = self._given.now()
         parent = feed.claim.parent
         parents.note(session, parent, self._trouble)
-        if parent.emailer_id is None:
-            # Before the slice is let go: a worker that dies in between is rescued, which does this.
-            parents.finish(session, now, parent)
-        if deliveries.release(session, now, feed.claim, not_before):
-            parents.finish(session, now, parent)
+        # Before the slice is given back: a death in between leaves a lease that is rescued, and the
+        # rescue finishes the parent again.
+        parents.finish(session, now, parent)
+        deliveries.release(session, now, feed.claim, not_before)
 
     # A connection takes letters, and says what it heard. (mcs.services.talk.Post)
 

@@ -8,14 +8,13 @@ from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session, contains_eager
 
 from mcs.core.addresses import BadAddress, parse_address
-from mcs.core.states import DELIVERY_STATES, EMAILER_STATES
+from mcs.core.states import DELIVERY_EXCEPTIONS, DELIVERY_STATES, EMAILER_STATES
 from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario, Slice
 from mcs.services.paging import At, Page, Rows, by_id, turn
 from mcs.services.unknown import Unknown
 
 OUTCOMES = DELIVERY_STATES
 STATES = EMAILER_STATES
-_INDEXED = ("failed", "in_doubt", "skipped")
 _COUNTS = {
     "pending": Slice.pending,
     "sending": Slice.sending,
@@ -53,7 +52,8 @@ def ledger(
         .where(_of(emailer_id, outcome), Delivery.id.between(low, high))
     )
     if outcome:
-        query = query.where(Delivery.state == outcome)
+        column = Delivery.exception if outcome in DELIVERY_EXCEPTIONS else Delivery.state
+        query = query.where(column == outcome)
     if search:
         query = query.where(_like(session, search))
     order = by_id(Delivery.id, descending=False)
@@ -61,11 +61,11 @@ def ledger(
 
 
 def _of(emailer_id: int, outcome: str) -> ColumnElement[bool]:
-    """The emailer's rows, by the index on outcomes or else by walking the ids.
+    """The emailer's rows, by the index on exceptions or else by walking the ids.
 
     The sum keeps the database from the index on contacts, after which it would sort all the rows.
     """
-    if outcome in _INDEXED:
+    if outcome in DELIVERY_EXCEPTIONS:
         return Delivery.emailer_id == emailer_id
     return Delivery.emailer_id + 0 == emailer_id
 

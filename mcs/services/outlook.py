@@ -171,7 +171,7 @@ def _doubts(session: Session) -> list[Need]:
         select(Emailer.id, Scenario.name, in_doubt)
         .join(Scenario, Scenario.id == Emailer.scenario_id)
         .join(Delivery, Delivery.emailer_id == Emailer.id)
-        .where(Delivery.state == "in_doubt")
+        .where(Delivery.exception == "in_doubt")
         .group_by(Emailer.id, Scenario.name)
         .order_by(Emailer.id.desc())
         .limit(MOST_NEEDS)

@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from sqlalchemy import Select, SQLColumnExpression, tuple_
+from sqlalchemy import BigInteger, Select, SQLColumnExpression, tuple_
 from sqlalchemy.orm import Session
 
 T = TypeVar("T")
 Rows: TypeAlias = Select[*tuple[Any, ...]]
+
+LARGEST_ID = 2**31 - 1
+LARGEST_BIG_ID = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Page(Generic[T]):
 class Order:
     """How rows are ordered: columns that are unique together, and all in the same direction.
 
-    ``read`` turns a key's text into their values, and raises ValueError for one that is none.
+    ``read`` turns a key's text into their values, or into SQL that finds them, and raises
+    ValueError for one that is none.
     """
 
     columns: tuple[SQLColumnExpression[Any], ...]
@@ -42,16 +46,17 @@ class Order:
 
 def by_id(column: Any, descending: bool = True) -> Order:
     """The latest first, unless told otherwise."""
-    return Order((column,), descending, _read_id)
+    largest = LARGEST_BIG_ID if isinstance(column.type, BigInteger) else LARGEST_ID
+
+    def read(text: str) -> tuple[int]:
+        return (read_number(text, largest),)
+
+    return Order((column,), descending, read)
 
 
-def _read_id(text: str) -> tuple[int]:
-    return (read_number(text),)
-
-
-def read_number(text: str) -> int:
-    """An id in a key. Raises ValueError, also for what is larger than the databases can hold."""
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
+def read_number(text: str, largest: int = LARGEST_ID) -> int:
+    """An id in a key. Raises ValueError, also for what is larger than PostgreSQL can compare."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= largest):
         raise ValueError(text)
     return int(text)
 
@@ -73,7 +78,8 @@ def turn(
     down = order.descending != backwards
     if place is not None:
         here = tuple_(*order.columns)
-        query = query.where(here < place if down else here > place)
+        there = tuple_(*place, types=here.type.types)
+        query = query.where(here < there if down else here > there)
     columns = [column.desc() if down else column.asc() for column in order.columns]
     found = [make(*row) for row in session.execute(query.order_by(*columns).limit(limit + 1))]
     more, rows = len(found) > limit, found[:limit]

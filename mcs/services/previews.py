@@ -90,7 +90,7 @@ def send_test(
     campaign = find_campaign(session, campaign_id)
     person = _person(session, settings, campaign, fields, reader)
     marked = replace(fields, subject=TEST_MARK + fields.subject)
-    message = _composer(settings, campaign, marked).compose(replace(person, email=to), now)
+    message = _composer(settings, campaign, marked).compose(person._replace(email=to), now)
     answer = mailer.send(
         _server(settings),
         message.envelope_from,

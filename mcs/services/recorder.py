@@ -6,13 +6,11 @@ all, so the safety of a durable commit per message costs a fraction of one.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.services import deliveries
@@ -20,6 +18,7 @@ from mcs.services.deliveries import Step
 from mcs.services.feeds import Feed, Letter
 from mcs.services.steps import Outcome
 from mcs.services.transactions import persistently
+from mcs.services.writers import Writer, is_plain, open_writer
 
 # Longer than a server nearby takes to answer, and than a commit.
 GATHER_SECONDS = 0.002
@@ -55,9 +54,10 @@ class Recorder:
         self._executor = executor
         self._wishes: list[_Wish] = []
         self._wanted = asyncio.Event()
+        self._all_said = asyncio.Event()
         self._under_way = 0
         self._gathers_skipped = 0
-        self._connection: Connection | None = None
+        self._writer: Writer | None = None
         self._task = asyncio.create_task(self._write_down())
 
     def wish(
@@ -74,6 +74,8 @@ class Recorder:
         answer = asyncio.get_running_loop().create_future()
         self._wishes.append(_Wish(outcomes, refusals, start, answer))
         self._wanted.set()
+        if len(self._wishes) >= self._under_way:
+            self._all_said.set()
         return answer
 
     async def close(self) -> None:
@@ -113,12 +115,13 @@ class Recorder:
         if self._gathers_skipped > 0:
             self._gathers_skipped -= 1
             return
-        until = time.monotonic() + GATHER_SECONDS
-        while self._under_way > len(self._wishes):
-            if time.monotonic() > until:
+        if self._under_way > len(self._wishes):
+            self._all_said.clear()
+            try:
+                async with asyncio.timeout(GATHER_SECONDS):
+                    await self._all_said.wait()
+            except TimeoutError:
                 self._gathers_skipped = GATHERS_SKIPPED
-                return
-            await asyncio.sleep(GATHER_SECONDS / 8)
 
     def _commit(self, wishes: list[_Wish]) -> set[int]:
         """On the thread. Tries again while the database is away: the token tells what is ours."""
@@ -127,14 +130,13 @@ class Recorder:
         def write(again: bool) -> tuple[set[int], list[Step], datetime]:
             if again:
                 self._let_go()
-            with self._sessions(bind=self._held()) as session:
-                now = self._now()
-                started, lost = deliveries.advance(
-                    session, now, self._lease, steps.values(), again=again
-                )
-                for step in lost:
-                    deliveries.settle_late(session, now, step.claim, step.outcomes)
-                return started, lost, now
+            now = self._now()
+            started, lost = self._advance(now, list(steps.values()), again)
+            if lost:
+                with self._sessions() as session:
+                    for step in lost:
+                        deliveries.settle_late(session, now, step.claim, step.outcomes)
+            return started, lost, now
 
         started, lost, now = persistently(write)
         for feed, step in steps.items():
@@ -144,20 +146,25 @@ class Recorder:
                 log.warning("slice %d was taken over: this worker stops it", feed.claim.slice_id)
         return started
 
-    def _held(self) -> Connection:
-        """A connection of its own: the pool would ask the database each time whether it is there,
-        which on PostgreSQL is one round trip in seven.
-        """
-        if self._connection is None:
+    def _advance(
+        self, now: datetime, steps: list[Step], again: bool
+    ) -> tuple[set[int], list[Step]]:
+        if not again and all(map(is_plain, steps)):
+            steps.sort(key=lambda step: step.claim.slice_id)
+            return self._open_writer().advance(now, now + self._lease, steps)
+        with self._sessions() as session:
+            return deliveries.advance(session, now, self._lease, steps, again=again)
+
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
             with self._sessions() as session:
-                bind = session.get_bind()
-            self._connection = bind.engine.connect()
-        return self._connection
+                self._writer = open_writer(session.get_bind().engine)
+        return self._writer
 
     def _let_go(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
 
 def _steps(wishes: list[_Wish]) -> dict[Feed, Step]:

@@ -5,11 +5,11 @@ import logging
 import random
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from queue import SimpleQueue
 from typing import Any
 
 from sqlalchemy import select
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 0.5
 # Leases are renewed three times before they end.
 RENEWALS = 3
+# A callback that takes longer than this does not keep those behind it waiting.
+BRISK_SECONDS = 0.005
 
 
 Callback = Callable[[Call], Any]
@@ -62,6 +64,10 @@ def run_due(given: Surroundings, campaign_ids: Collection[int] | None = None) ->
 class Runner:
     """A thread that claims and records, and up to ``concurrency`` threads that run callbacks.
 
+    What is claimed stands in one line, which one thread works off; as soon as a callback takes its
+    time, each of those behind it gets a thread of its own. So a thread costs nothing where
+    callbacks are brisk, and ``concurrency`` of them wait side by side where they are not.
+
     It sleeps until the next action is due, until ``wake``, or ``poll`` seconds at most.
     """
 
@@ -77,7 +83,8 @@ class Runner:
         self._poll = poll
         self._campaign_ids = campaign_ids
         self._flying: dict[int, Claimed] = {}
-        self._ended: SimpleQueue[Ended] = SimpleQueue()
+        self._line: deque[tuple[Claimed, Call]] = deque()
+        self._ended: deque[Ended] = deque()
         self._bell = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -127,10 +134,10 @@ class Runner:
                     claimed = self._claim(session, ended)
                     ended = []
                     # What cannot be told is not in flight: its lease ends, and it comes back.
-                    for one, call in _calls(session, claimed):
-                        self._flying[one.id] = one
-                        pool.submit(self._fly, one, call)
-                    if not claimed:
+                    calls = _calls(session, claimed)
+                    if calls:
+                        self._dispatch(pool, calls)
+                    else:
                         self._rest(session)
                 except DBAPIError:
                     log.exception("the database refuses, trying again")
@@ -149,13 +156,32 @@ class Runner:
     def _in_flight(self, ended: list[Ended]) -> int:
         return len(self._flying) - len({one.claimed.id for one in ended} & self._flying.keys())
 
-    def _fly(self, one: Claimed, call: Call) -> None:
-        self._ended.put(_call(self._given, one, call))
+    def _dispatch(self, pool: ThreadPoolExecutor, calls: list[tuple[Claimed, Call]]) -> None:
+        self._flying.update((one.id, one) for one, _ in calls)
+        self._line.extend(calls)
+        pool.submit(self._work)
+        self._bell.wait(BRISK_SECONDS)
+        for _ in range(len(self._line)):
+            pool.submit(self._work)
+
+    def _work(self) -> None:
+        """Call what stands in the line until it is empty, and say so."""
+        untold = False
+        while self._line:
+            try:
+                one, call = self._line.popleft()
+            except IndexError:
+                break
+            if untold and not self._line:
+                # This one may take long, and nobody else would tell of those before it.
+                self._bell.set()
+            self._ended.append(_call(self._given, one, call))
+            untold = True
         self._bell.set()
 
     def _landed(self) -> list[Ended]:
         self._bell.clear()
-        return [self._ended.get() for _ in range(self._ended.qsize())]
+        return [self._ended.popleft() for _ in range(len(self._ended))]
 
     def _keep(self, session: Session, renewed_at: datetime) -> datetime:
         """Renew what runs long, and take back what dead workers held."""
@@ -167,6 +193,8 @@ class Runner:
         return now
 
     def _rest(self, session: Session) -> None:
+        if self._stopping.is_set() and not self._flying:
+            return
         seconds = min(self._poll, self._given.lease_seconds / RENEWALS)
         if not self._stopping.is_set() and self.busy < self._concurrency:
             due = actions.next_due(session, self._given.callbacks, self._campaign_ids)
@@ -230,8 +258,12 @@ def _told(one: Claimed, contact: Mapping[str, Any] | None) -> Call:
 def _call(given: Surroundings, one: Claimed, call: Call) -> Ended:
     try:
         return Ended(one, result=_storable(given.callbacks[one.callback](call)))
-    except Exception:
-        # Somebody else's code: whatever it raises is the action's error, kept whole.
+    except KeyboardInterrupt:
+        # Of who waits for ``run_due``, not of the callback.
+        raise
+    except BaseException:
+        # Somebody else's code: whatever it raises, SystemExit too, is the action's error, kept
+        # whole. It must not end the thread that others stand in line for.
         return Ended(one, error=traceback.format_exc())
 
 

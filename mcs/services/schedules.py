@@ -1,22 +1,34 @@
 """Schedules: enrol subjects in a campaign's sequence, withdraw them, keep their actions in line."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import bindparam, insert, literal, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import (
+    Integer,
+    String,
+    bindparam,
+    exists,
+    insert,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from mcs.core import sequences
 from mcs.core.sequences import Change, Enrolment, Planned, Standing
-from mcs.models import Action, Schedule
+from mcs.models import Action, Campaign, Schedule
 from mcs.models.base import UtcDateTime
+from mcs.models.sql import Analyze, among, cell, packed, records
 from mcs.services import action_deliveries
-from mcs.services.definitions import Plan, load
+from mcs.services.definitions import Plan, known, load
 from mcs.services.transactions import writing
 
 # Large enough that a commit costs little per subject, small enough that nobody waits long.
@@ -100,11 +112,12 @@ def enrol(
     check(who)
     for last_try in (False, True):
         try:
-            with writing(session):
-                plan = load(session, campaign)
-                _refuse_unwritable(plan, who)
-                return _enrol(session, now, plan, who, restart)
-        except IntegrityError:
+            made = None if restart else _begin_unseen(session, now, campaign, who)
+            if made is None:
+                with writing(session):
+                    made = _enrol(session, now, load(session, campaign), who, restart)
+            return made
+        except (IntegrityError, _Overtaken):
             # Somebody enrolled the same subject in the same moment: there is one now.
             if last_try:
                 raise
@@ -123,7 +136,20 @@ def enrol_many(
         for who in chunk:
             check(who)
         did += _enrol_chunk(session, now, campaign_id, chunk)
+    if did["began"] > CHUNK:
+        take_stock(session)
     return did
+
+
+def take_stock(session: Session) -> None:
+    """Let PostgreSQL count what many enrolments added.
+
+    By itself it does so within a minute, and until then it sorts all that is due for each claim.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        with writing(session):
+            for model in (Schedule, Action):
+                session.connection().execute(Analyze(model.__table__))
 
 
 def unschedule(
@@ -205,14 +231,30 @@ def check(who: Subject) -> None:
 # Enrolling one.
 
 
+def _begin_unseen(
+    session: Session, now: datetime, campaign: int | str, who: Subject
+) -> Enrolled | None:
+    """Begin by the plan that is known, without reading anything first: most subjects are new.
+
+    None where that will not do: no plan is known, it is no longer the campaign's, or the subject
+    has begun before.
+    """
+    plan = known(session, campaign)
+    if plan is None or _unwritable(plan, who):
+        return None
+    with writing(session, one_statement=True):
+        return _begin(session, now, plan, who, 1)
+
+
 def _enrol(session: Session, now: datetime, plan: Plan, who: Subject, restart: bool) -> Enrolled:
+    _refuse_unwritable(plan, who)
     latest = _latest(session, plan.campaign_id, who.subject, who.subject_id)
     if latest is None:
-        return _begin(session, now, plan, who, 1)
+        return _surely(_begin(session, now, plan, who, 1))
     if restart:
         _set_active(session, now, latest.id, active=False)
         withdraw(session, now, plan, [latest.id], sequences.UNSCHEDULED)
-        return _begin(session, now, plan, who, latest.run + 1)
+        return _surely(_begin(session, now, plan, who, latest.run + 1))
     contact_id = latest.contact_id if who.contact_id is None else who.contact_id
     if contact_id != latest.contact_id:
         _set_active(session, now, latest.id, active=latest.active, contact_id=contact_id)
@@ -224,47 +266,120 @@ def _enrol(session: Session, now: datetime, plan: Plan, who: Subject, restart: b
     return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "resumed")
 
 
-def _begin(session: Session, now: datetime, plan: Plan, who: Subject, run: int) -> Enrolled:
-    connection = session.connection()
-    made = connection.execute(
-        _BEGIN,
-        {
-            "campaign_id": plan.campaign_id,
-            "subject": who.subject,
-            "subject_id": who.subject_id,
-            "run": run,
-            "active": True,
-            "contact_id": who.contact_id,
-            "started_at": now,
-            "updated_at": now,
-        },
-    )
-    assert made.inserted_primary_key is not None
-    schedule_id: int = made.inserted_primary_key[0]
+def _begin(session: Session, now: datetime, plan: Plan, who: Subject, run: int) -> Enrolled | None:
+    """A new run, if the plan is still the campaign's and there is no such run: else None."""
     enrolment = Enrolment(plan.name, who.subject, who.subject_id, run, now)
     planned = sequences.plan(plan.definitions, plan.calendar, enrolment)
-    if planned:
-        connection.execute(_BEAR, [_born(now, plan, schedule_id, one) for one in planned])
+    schedule_id = _insert_run(
+        session,
+        {
+            "campaign": plan.campaign_id,
+            "edition": plan.edition,
+            "kind": who.subject,
+            "name": who.subject_id,
+            "number": run,
+            "contact": who.contact_id,
+            "now": now,
+        },
+        [_born(now, plan, None, one) for one in planned],
+    )
+    if schedule_id is None:
+        return None
     return Enrolled(schedule_id, run, now, who.contact_id, "began")
 
 
-_BEGIN: Any = insert(Schedule.__table__)  # type: ignore[arg-type]  # a Table, seen as FromClause
-_BEAR: Any = insert(Action.__table__)  # type: ignore[arg-type]
+def _insert_run(
+    session: Session, schedule: Mapping[str, Any], rows: Sequence[tuple[Any, ...]]
+) -> int | None:
+    """Insert a schedule and its actions; its id, or None as ``_begin`` says."""
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        # The only one that can do it all in one round trip.
+        found = connection.execute(_BEGIN_WHOLE, {**schedule, "rows": packed(rows)}).scalar()
+        return None if found is None else int(found)
+    made = connection.execute(_BEGIN, schedule)
+    if made.rowcount != 1:
+        return None
+    _bear(session, [(made.lastrowid, *row[1:]) for row in rows])
+    return int(made.lastrowid)
 
 
-def _born(now: datetime, plan: Plan, schedule_id: int, one: Planned) -> dict[str, Any]:
+_ACTION = ["schedule_id", "key", "occurrence", "state", "reason", "expected_at", "due_at"]
+_ACTION += ["ended_at", "attempts"]
+_ROWS = records("rows")
+_CELLS = [cell(_ROWS, place, Action.__table__.c[name].type) for place, name in enumerate(_ACTION)]
+_SCHEDULE = ["campaign_id", "subject", "subject_id", "run", "active", "contact_id"]
+_SCHEDULE += ["started_at", "updated_at"]
+_SUBJECT = (
+    Schedule.campaign_id == bindparam("campaign"),
+    Schedule.subject == bindparam("kind"),
+    Schedule.subject_id == bindparam("name"),
+)
+# Shares the campaign's lock, as ``load`` does.
+_BEGIN: Any = insert(Schedule.__table__).from_select(  # type: ignore[arg-type]  # a Table, seen as FromClause
+    _SCHEDULE,
+    select(
+        Campaign.id,
+        bindparam("kind", type_=String()),
+        bindparam("name", type_=String()),
+        bindparam("number", type_=Integer()),
+        true(),
+        bindparam("contact", type_=Integer()),
+        bindparam("now", type_=UtcDateTime()),
+        bindparam("now", type_=UtcDateTime()),
+    )
+    .where(
+        Campaign.id == bindparam("campaign"),
+        Campaign.edition == bindparam("edition"),
+        ~exists().where(*_SUBJECT, Schedule.run == bindparam("number")),
+    )
+    .with_for_update(read=True, of=Campaign),
+    include_defaults=False,
+)
+
+
+def _bear(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert actions, each in the order of _ACTION."""
+    if rows:
+        session.connection().execute(_BEAR, {"rows": packed(rows)})
+
+
+_BEAR: Any = insert(Action.__table__).from_select(  # type: ignore[arg-type]
+    _ACTION,
+    select(*_CELLS),
+    include_defaults=False,
+)
+
+
+_BEGUN = _BEGIN.returning(Schedule.id).cte("begun")
+_BEGIN_WHOLE: Any = select(
+    _BEGUN.c.id
+).add_cte(
+    insert(Action.__table__)  # type: ignore[arg-type]
+    .from_select(
+        _ACTION,
+        select(_BEGUN.c.id, *_CELLS[1:]).select_from(_BEGUN.join(_ROWS, true())),
+        include_defaults=False,
+    )
+    .cte("born")
+)
+
+
+class _Overtaken(Exception):
+    """There is the very run that was about to begin."""
+
+
+def _surely(made: Enrolled | None) -> Enrolled:
+    if made is None:
+        raise _Overtaken
+    return made
+
+
+def _born(now: datetime, plan: Plan, schedule_id: int | None, one: Planned) -> tuple[Any, ...]:
     reason = one.reason or ("" if plan.running else sequences.SWITCHED_OFF)
-    return {
-        "schedule_id": schedule_id,
-        "key": one.key,
-        "occurrence": one.occurrence,
-        "state": "cancelled" if reason else "pending",
-        "reason": reason,
-        "expected_at": one.expected_at,
-        "due_at": one.expected_at,
-        "ended_at": now if reason else None,
-        "attempts": 0,
-    }
+    state, ended_at = ("cancelled", now) if reason else ("pending", None)
+    at = one.expected_at
+    return (schedule_id, one.key, one.occurrence, state, reason, at, at, ended_at, 0)
 
 
 def _latest(session: Session, campaign_id: int, subject: str, subject_id: str) -> Any:
@@ -274,11 +389,7 @@ def _latest(session: Session, campaign_id: int, subject: str, subject_id: str) -
 
 _LATEST = (
     select(Schedule.id, Schedule.run, Schedule.active, Schedule.contact_id, Schedule.started_at)
-    .where(
-        Schedule.campaign_id == bindparam("campaign"),
-        Schedule.subject == bindparam("kind"),
-        Schedule.subject_id == bindparam("name"),
-    )
+    .where(*_SUBJECT)
     .order_by(Schedule.run.desc())
     .limit(1)
 )
@@ -295,8 +406,12 @@ def _set_active(
     )
 
 
+def _unwritable(plan: Plan, who: Subject) -> bool:
+    return plan.writes and who.contact_id is None
+
+
 def _refuse_unwritable(plan: Plan, who: Subject) -> None:
-    if plan.writes and who.contact_id is None:
+    if _unwritable(plan, who):
         raise Refused("contact", "a step of this campaign sends email: say to whom")
 
 
@@ -313,7 +428,8 @@ def _enrol_chunk(
                 for who in chunk:
                     _refuse_unwritable(plan, who)
                 return _enrol_all(session, now, plan, chunk)
-        except IntegrityError:
+        except (IntegrityError, OperationalError):
+            # Somebody enrolled some of them in the same moment, or in another order.
             if last_try:
                 raise
     raise AssertionError("unreachable")
@@ -348,7 +464,7 @@ def _existing(
             .where(
                 Schedule.campaign_id == campaign_id,
                 Schedule.subject == subject,
-                Schedule.subject_id.in_(subject_ids),
+                among(Schedule.subject_id, subject_ids),
             )
             .distinct()
         )
@@ -363,7 +479,7 @@ def _begin_all(session: Session, now: datetime, plan: Plan, new: Sequence[Subjec
     # statement for each action.
     nobody = Enrolment(plan.name, "", "", 1, now)
     for one in sequences.plan(shared, plan.calendar, nobody):
-        row = _born(now, plan, 0, one)
+        row = _born(now, plan, None, one)
         _insert_for_all(session, ids, row)
     rows = [
         _born(now, plan, schedule_id, one)
@@ -372,28 +488,30 @@ def _begin_all(session: Session, now: datetime, plan: Plan, new: Sequence[Subjec
             drawn, plan.calendar, Enrolment(plan.name, who.subject, who.subject_id, 1, now)
         )
     ]
-    if rows:
-        session.connection().execute(_BEAR, rows)
+    _bear(session, rows)
 
 
 def _insert_schedules(
     session: Session, now: datetime, campaign_id: int, new: Sequence[Subject]
 ) -> list[int]:
     """Their ids, in the order of ``new``."""
-    rows = [
-        {
-            "campaign_id": campaign_id,
-            "subject": who.subject,
-            "subject_id": who.subject_id,
-            "run": 1,
-            "active": True,
-            "contact_id": who.contact_id,
-            "started_at": now,
-            "updated_at": now,
-        }
-        for who in new
-    ]
-    session.connection().execute(_BEGIN, rows)
+    rows = records([(who.subject, who.subject_id, who.contact_id) for who in new])
+    session.connection().execute(
+        insert(Schedule.__table__).from_select(  # type: ignore[arg-type]
+            _SCHEDULE,
+            select(
+                literal(campaign_id),
+                cell(rows, 0, Schedule.subject.type),
+                cell(rows, 1, Schedule.subject_id.type),
+                literal(1),
+                true(),
+                cell(rows, 2, Schedule.contact_id.type),
+                literal(now, UtcDateTime()),
+                literal(now, UtcDateTime()),
+            ),
+            include_defaults=False,
+        )
+    )
     found: dict[tuple[str, str], int] = {}
     for subject in {who.subject for who in new}:
         found |= {
@@ -402,20 +520,23 @@ def _insert_schedules(
                 select(Schedule.id, Schedule.subject_id).where(
                     Schedule.campaign_id == campaign_id,
                     Schedule.subject == subject,
-                    Schedule.subject_id.in_([w.subject_id for w in new if w.subject == subject]),
+                    among(Schedule.subject_id, [w.subject_id for w in new if w.subject == subject]),
                 )
             )
         }
     return [found[who.subject, who.subject_id] for who in new]
 
 
-def _insert_for_all(session: Session, ids: Sequence[int], row: dict[str, Any]) -> None:
+def _insert_for_all(session: Session, ids: Sequence[int], row: Sequence[Any]) -> None:
     table = Action.__table__
-    given = {name: value for name, value in row.items() if name != "schedule_id"}
-    columns = [literal(value, table.c[name].type) for name, value in given.items()]
-    session.execute(
+    columns = [
+        literal(value, table.c[name].type) for name, value in zip(_ACTION[1:], row[1:], strict=True)
+    ]
+    session.connection().execute(
         insert(table).from_select(  # type: ignore[arg-type]
-            ["schedule_id", *given], select(Schedule.id, *columns).where(Schedule.id.in_(ids))
+            _ACTION,
+            select(Schedule.id, *columns).where(among(Schedule.id, ids)),
+            include_defaults=False,
         )
     )
 
@@ -487,28 +608,26 @@ def _write(
     born, moved = [], []
     for schedule_id, made in changes.items():
         for change in made:
-            row = _row(now, change)
+            state, ended_at = ("cancelled", now) if change.reason else ("pending", None)
+            at = change.expected_at
             known = standing[schedule_id].get((change.key, change.occurrence))
-            if known is not None:
-                moved.append({"row_id": known[1], **row})
+            if known is None:
+                place = (schedule_id, change.key, change.occurrence)
+                born.append((*place, state, change.reason, at, at, ended_at, 0))
             else:
-                place = {"key": change.key, "occurrence": change.occurrence, "attempts": 0}
-                born.append({"schedule_id": schedule_id, **place, **row})
-    if born:
-        session.connection().execute(_BEAR, born)
+                moved.append(
+                    {
+                        "row_id": known[1],
+                        "state": state,
+                        "reason": change.reason,
+                        "expected_at": at,
+                        "due_at": at,
+                        "ended_at": ended_at,
+                    }
+                )
+    _bear(session, born)
     if moved:
         session.connection().execute(_MOVE, moved)
-
-
-def _row(now: datetime, change: Change) -> dict[str, Any]:
-    cancelled = change.reason != ""
-    return {
-        "state": "cancelled" if cancelled else "pending",
-        "reason": change.reason,
-        "expected_at": change.expected_at,
-        "due_at": change.expected_at,
-        "ended_at": now if cancelled else None,
-    }
 
 
 # What has been claimed since it was read is left alone: it is running.

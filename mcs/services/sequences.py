@@ -1,7 +1,7 @@
 """Sequences: define a campaign's steps, say what an edit will do, switch all of it on and off."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -170,7 +170,7 @@ def _withdraw_removed(session: Session, now: datetime, before: Plan, after: Plan
 
 
 def _with(plan: Plan, read: tuple[sequences.Definition, ...]) -> Plan:
-    return Plan(plan.campaign_id, plan.name, plan.calendar, plan.running, read)
+    return replace(plan, definitions=read)
 
 
 def _changed(before: Plan, after: Plan) -> set[str]:

@@ -35,7 +35,7 @@ def settle(
     """
     if answer not in ANSWERS:
         raise ValueError(f"answer is one of {', '.join(ANSWERS)}, not {answer!r}")
-    wanted = Delivery.state == "in_doubt"
+    wanted = Delivery.exception == "in_doubt"
     if delivery_id is not None:
         wanted &= Delivery.id == delivery_id
     with writing(session):
@@ -57,7 +57,7 @@ def retry_failed(
     Addresses suppressed meanwhile (a mailbox that does not exist is) are skipped instead.
     """
     with writing(session):
-        failed = Delivery.state == "failed"
+        failed = Delivery.exception == "failed"
         number = _change(session, now, emailer_id, failed, "again", "retried", user_id)
     emailers.ring(session, now, queue, emailer_id)
     return number

@@ -7,8 +7,8 @@ commit, a commit took four times as much processor time (docs/adr/0010-lane-spee
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection, TextClause, bindparam, text
 
@@ -16,8 +16,7 @@ from mcs.core.states import DELIVERY_STATES
 from mcs.models import UtcDateTime
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one attempt. ``state`` pending means: again at ``due_at``."""
 
     delivery_id: int

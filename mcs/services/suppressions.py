@@ -225,8 +225,9 @@ def _hold_sequences(session: Session, campaign_id: int | None) -> None:
 
 
 def _open_deliveries(email_key: str, campaign_id: int | None) -> Select[Any]:
-    query: Select[Any] = (
-        select(Delivery.id, Delivery.emailer_id, Delivery.slice_id)
+    columns: list[Any] = [Delivery.id, Delivery.emailer_id, Delivery.slice_id]
+    query = (
+        select(*columns)
         .join(Contact, Contact.id == Delivery.contact_id)
         .where(Contact.email_key == email_key, Delivery.state.in_(_NOT_OVER))
     )

@@ -385,6 +385,57 @@ def test_two_workers_do_each_action_once_and_no_more_at_a_time_than_told(db: Any
     assert most <= 8
 
 
+def test_callbacks_that_wait_do_so_side_by_side(db: Any) -> None:
+    # None of them ends before all of them have begun.
+    together = threading.Barrier(30)
+    with CampaignScheduler({"note": lambda _call: together.wait(60) and None}, db) as scheduler:
+        scheduler.upsert_campaign("c", action_defs=DEFS[:1])
+        scheduler.schedule_many("c", [("contact", n) for n in range(90)])
+        scheduler.add_worker(concurrency=30)
+        wait_until(lambda: scheduler.get_status().counts["completed"] == 90, 60)
+
+
+def test_one_that_takes_long_keeps_nobody_waiting(db: Any) -> None:
+    go_on = threading.Event()
+
+    def note(call: Call) -> None:
+        if call.subject_id == "slow":
+            go_on.wait(60)
+
+    with CampaignScheduler({"note": note}, db) as scheduler:
+        scheduler.upsert_campaign("c", action_defs=DEFS[:1])
+        scheduler.schedule_many("c", [("contact", n) for n in (1, "slow", 2, 3, 4)])
+        scheduler.add_worker(concurrency=3)
+        wait_until(lambda: scheduler.get_status().counts["completed"] == 4, 60)
+        assert [one.subject_id for one in scheduler.get_actions(state="processing")] == ["slow"]
+        go_on.set()
+
+
+def test_a_callback_that_exits_has_failed_and_stops_nobody(db: Any) -> None:
+    def note(call: Call) -> None:
+        if call.subject_id == "1":
+            raise SystemExit(3)
+
+    with CampaignScheduler({"note": note}, db) as scheduler:
+        scheduler.upsert_campaign("c", action_defs=DEFS[:1])
+        scheduler.schedule_many("c", [("contact", n) for n in range(5)])
+        scheduler.add_worker()
+        wait_until(lambda: scheduler.get_status().counts["completed"] == 4, 60)
+        wait_until(lambda: scheduler.get_status().counts["failed"] == 1, 60)
+        assert "SystemExit: 3" in (scheduler.get_actions(state="failed")[0].error or "")
+
+
+def test_thousands_at_once(db: Any) -> None:
+    subjects: list[tuple[str, str | int]] = [("contact", n) for n in range(4100)]
+    with CampaignScheduler({"note": print}, db) as scheduler:
+        scheduler.upsert_campaign("c", action_defs=DEFS[:2])
+        scheduler.schedule("c", "contact", 3000)
+        did = scheduler.schedule_many("c", [*subjects, ("contact", 0)])
+        assert did == {"began": 4099, "resumed": 0, "nothing": 2}
+        assert scheduler.get_status().counts["pending"] == 8200
+        assert len(scheduler.get_schedules()) == 4100
+
+
 def test_closing_waits_for_what_runs_and_records_it(db: Any) -> None:
     begun, go_on = threading.Event(), threading.Event()
 

@@ -1,16 +1,21 @@
 """The ledger's transactions when something is cut off, held up, stopped or cancelled in between."""
 
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Delivery, Scenario, Slice
-from mcs.services import deliveries, due, emailers, planning
+from mcs.services import deliveries, due, emailers, planning, suppressions
 from mcs.services.deliveries import Claim, Due, Outcome, Step
+from mcs.services.transactions import writing
+from mcs.services.writers import Writer, is_plain, open_writer
 from tests.people import add_campaign, add_contact, add_scenario
 
 LEASE = timedelta(seconds=45)
@@ -82,7 +87,7 @@ def test_a_slice_with_a_message_in_flight_is_not_given_back(
     """Nobody would record its answer any more, and nobody would rescue it."""
     claim, (ann, *_rest) = held
     deliveries.advance(session, now, LEASE, [Step(claim, starts=[ann.id])])
-    assert not deliveries.release(session, now, claim, None)
+    deliveries.release(session, now, claim, None)
     assert deliveries.rescue(session, now + LEASE * 2, "hold") == {deliveries.Parent(emailer_id)}
     assert counts(session, emailer_id) == {"in_doubt": 1, "pending": 2}
 
@@ -128,7 +133,7 @@ def test_a_late_acceptance_spares_the_second_message(
     later = now + LEASE * 2
     deliveries.rescue(session, later, "resend")
     assert counts(session, emailer_id) == {"pending": 3}
-    deliveries.settle_late(session, claim, [Outcome(ann.id, "sent", later, reply_code=250)])
+    deliveries.settle_late(session, later, claim, [Outcome(ann.id, "sent", later, reply_code=250)])
     assert counts(session, emailer_id) == {"sent": 1, "pending": 2}
 
 
@@ -158,3 +163,132 @@ def test_what_is_too_long_for_its_column_is_cut(
     emailers.pause(session, now, emailer_id, notice="oh " * 1000)
     assert counts(session, emailer_id) == {"failed": 1, "pending": 2}
     assert session.scalars(select(Slice.failed)).one() == 1
+
+
+Advance = Callable[[datetime, list[Step]], tuple[set[int], list[Step]]]
+
+
+@pytest.fixture
+def writer(engine: Engine) -> Iterator[Writer]:
+    writer = open_writer(engine)
+    yield writer
+    writer.close()
+
+
+@pytest.fixture(params=["session", "writer"])
+def advance(request: pytest.FixtureRequest, session: Session, writer: Writer) -> Advance:
+    """A plain step is written in either of two ways, which do the same."""
+    if request.param == "session":
+        return lambda now, steps: deliveries.advance(session, now, LEASE, steps)
+    return lambda now, steps: writer.advance(now, now + LEASE, steps)
+
+
+def test_a_plain_commit_writes_answers_and_starts_whoever_writes_it(
+    session: Session,
+    now: datetime,
+    emailer_id: int,
+    held: tuple[Claim, list[Due]],
+    advance: Advance,
+) -> None:
+    claim, (ann, bob, cleo) = held
+    assert advance(now, [Step(claim, starts=[ann.id, bob.id])]) == ({ann.id, bob.id}, [])
+    assert counts(session, emailer_id) == {"sending": 2, "pending": 1}
+    later = now + timedelta(seconds=1)
+    answers = [
+        Outcome(ann.id, "sent", later, reply_code=250, reply_text="2.0.0 Ok: queued as 4cX"),
+        Outcome(bob.id, "failed", later, reason="no such address", reply_code=550, reply_text="é"),
+    ]
+    step = Step(claim, outcomes=answers, starts=[cleo.id])
+    assert is_plain(step)
+    assert advance(later, [step]) == ({cleo.id}, [])
+    assert counts(session, emailer_id) == {"sent": 1, "failed": 1, "sending": 1}
+    columns = ("state", "reason", "attempts", "due_at", "started_at", "sent_at", "reply_code",
+               "reply_text", "exception")  # fmt: skip
+    rows = session.execute(
+        select(*(getattr(Delivery, name) for name in columns)).order_by(Delivery.id)
+    )
+    assert [tuple(row) for row in rows] == [
+        ("sent", "", 1, later, now, later, 250, "2.0.0 Ok: queued as 4cX", None),
+        ("failed", "no such address", 1, later, now, None, 550, "é", "failed"),
+        ("sending", "", 1, now, later, None, None, "", None),
+    ]
+    assert session.scalars(select(Slice.lease_until)).one() == later + LEASE
+
+
+def test_who_lost_the_lease_writes_nothing_and_the_other_slice_goes_on(
+    session: Session,
+    now: datetime,
+    emailer_id: int,
+    held: tuple[Claim, list[Due]],
+    advance: Advance,
+) -> None:
+    claim, (ann, bob, _cleo) = held
+    lost = Step(replace(claim, token="taken over"), starts=[bob.id])
+    assert advance(now, [Step(claim, starts=[ann.id]), lost]) == ({ann.id}, [lost])
+    assert counts(session, emailer_id) == {"sending": 1, "pending": 2}
+
+
+@pytest.mark.parametrize("change", ["unsubscribed", "paused", "cancelled"])
+def test_a_start_is_refused_after_a_change_of_mind(
+    session: Session,
+    now: datetime,
+    emailer_id: int,
+    held: tuple[Claim, list[Due]],
+    advance: Advance,
+    change: str,
+) -> None:
+    claim, (ann, bob, _cleo) = held
+    if change == "unsubscribed":
+        suppressions.suppress(session, now, ann.email_key, "unsubscribed")
+    elif change == "paused":
+        emailers.pause(session, now, emailer_id)
+    else:
+        emailers.cancel(session, now, emailer_id)
+    started, lost = advance(now, [Step(claim, starts=[ann.id, bob.id])])
+    assert (started, lost) == ({bob.id} if change == "unsubscribed" else set(), [])
+    assert (
+        counts(session, emailer_id)
+        == {
+            "unsubscribed": {"skipped": 1, "sending": 1, "pending": 1},
+            "paused": {"pending": 3},
+            "cancelled": {"skipped": 3},
+        }[change]
+    )
+
+
+def test_a_writer_that_waits_for_a_cancel_sees_what_it_did(
+    session: Session, now: datetime, emailer_id: int, held: tuple[Claim, list[Due]], writer: Writer
+) -> None:
+    """PostgreSQL takes a statement's snapshot before it waits for a lock."""
+    claim, (ann, bob, _cleo) = held
+    answer: list[tuple[set[int], list[Step]]] = []
+    step = Step(claim, starts=[ann.id, bob.id])
+    waiting = threading.Thread(
+        target=lambda: answer.append(writer.advance(now, now + LEASE, [step]))
+    )
+    with writing(session):
+        session.execute(select(Slice.id).with_for_update())
+        session.execute(
+            text("UPDATE deliveries SET state = 'skipped', reason = 'cancelled' WHERE id = :id"),
+            {"id": ann.id},
+        )
+        session.execute(text("UPDATE slices SET pending = pending - 1, skipped = skipped + 1"))
+        waiting.start()
+        waiting.join(0.3)
+        assert not answer
+    waiting.join()
+    assert answer == [({bob.id}, [])]
+    assert counts(session, emailer_id) == {"skipped": 1, "sending": 1, "pending": 1}
+
+
+def test_a_writer_whose_connection_is_cut_says_so_and_has_written_nothing(
+    session: Session, now: datetime, emailer_id: int, held: tuple[Claim, list[Due]], writer: Writer
+) -> None:
+    claim, (ann, *_rest) = held
+    if session.get_bind().dialect.name != "postgresql":
+        pytest.skip("SQLite has no connection to cut")
+    others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    session.execute(text(f"SELECT pg_terminate_backend(pid) {others}"))
+    with pytest.raises(OperationalError):
+        writer.advance(now, now + LEASE, [Step(claim, starts=[ann.id])])
+    assert counts(session, emailer_id) == {"pending": 3}

@@ -1,19 +1,21 @@
 """Sequences: Jane, Julie and Jenny each at their own moments, whatever happens on the way."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.core import sequences as core
-from mcs.models import Action, Campaign, Schedule
+from mcs.models import Action, Campaign, Schedule, configure_engine
 from mcs.services import actions, definitions, schedules, sequences
 from mcs.services.actions import Claimed, Ended
 from mcs.services.definitions import Step
 from mcs.services.schedules import Refused, Subject
+from mcs.services.transactions import writing
 from tests.people import add_campaign, add_contact, add_scenario
 
 LEASE = timedelta(seconds=60)
@@ -413,6 +415,38 @@ def test_two_workers_share_without_meeting(
     assert len(mine) == 25
     assert len(yours) == 15
     assert not {claimed.id for claimed in mine} & {claimed.id for claimed in yours}
+
+
+def test_who_enrols_during_an_edit_gets_the_new_steps(
+    sessions: sessionmaker[Session], session: Session, now: datetime, campaign: Campaign
+) -> None:
+    enrol(session, now, campaign, "Jane")
+    new = [Step("action1", "note", "0days"), Step("thanks", "note", "1day")]
+    with sessions() as editing, ThreadPoolExecutor(1) as pool:
+        with writing(editing):
+            sequences.define_within(editing, now, campaign.id, new)
+            julie = pool.submit(enrol, session, now, campaign, "Julie")
+            # She waits for the edit, with the old steps in mind.
+            wait([julie], timeout=0.3)
+            assert not julie.done()
+        julie.result(timeout=60)
+    after = ["action1 pending 23 09:00", "thanks pending 24 09:00"]
+    assert table(session, "Julie") == after
+    assert [line for line in table(session, "Jane") if "cancelled" not in line] == after
+
+
+def test_what_another_process_edits_is_noticed(
+    engine: Engine, session: Session, now: datetime, campaign: Campaign
+) -> None:
+    enrol(session, now, campaign, "Jane")
+    elsewhere = configure_engine(create_engine(engine.url))
+    with Session(elsewhere) as other:
+        sequences.define(other, now, campaign.id, [Step("welcome", "note", "1hour")])
+    elsewhere.dispose()
+    enrol(session, now, campaign, "Julie")
+    schedules.enrol_many(session, now, campaign.id, [Subject("contact", "Jenny")])
+    for name in ("Julie", "Jenny"):
+        assert table(session, name) == ["welcome pending 23 10:00"]
 
 
 def test_status_adds_up(session: Session, now: datetime, campaign: Campaign) -> None:

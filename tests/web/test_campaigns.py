@@ -207,7 +207,8 @@ def test_the_list_searches_filters_and_sorts(app: Flask, olga: Visitor) -> None:
 def test_the_list_turns_its_pages_in_both_directions(app: Flask, olga: Visitor) -> None:
     with app.app_context():
         for number in range(60):
-            running(name=f"Push {number:02d} ☃")
+            # SQLite leaves a capital that is not ASCII as it is, Python does not.
+            running(name=f"Ä Push {number:02d} ☃")
     for sort in ("name", "-start"):
         seen: list[str] = []
         path = f"/campaigns/?sort={sort}"

@@ -15,8 +15,18 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+# Born with the tables' last rewriting on SQLite: a rewriting would copy them, which it refuses.
+_EXCEPTION = sa.Computed(
+    "CASE WHEN state IN ('failed', 'in_doubt', 'skipped') THEN state END", persisted=True
+)
+_OPEN = sa.Computed("pending + sending > 0", persisted=True)
+
 
 def upgrade():
+    with op.batch_alter_table("campaigns") as batch_op:
+        batch_op.add_column(
+            sa.Column("edition", sa.String(length=16), nullable=False, server_default="")
+        )
     _action_definitions()
     _schedules()
     _actions()
@@ -36,6 +46,7 @@ def upgrade():
         batch_op.create_foreign_key("fk_deliveries_action_id", "actions", ["action_id"], ["id"])
         batch_op.add_column(sa.Column("slice_id", sa.Integer(), nullable=True))
         batch_op.create_foreign_key("fk_deliveries_slice_id", "slices", ["slice_id"], ["id"])
+        batch_op.add_column(sa.Column("exception", sa.String(length=10), _EXCEPTION, nullable=True))
     op.create_index(
         "ix_deliveries_slice_id",
         "deliveries",
@@ -43,18 +54,34 @@ def upgrade():
         sqlite_where=sa.text("slice_id IS NOT NULL"),
         postgresql_where=sa.text("slice_id IS NOT NULL"),
     )
+    op.create_index(
+        "ix_deliveries_exception",
+        "deliveries",
+        ["exception", "emailer_id", "id"],
+        sqlite_where=sa.text("exception IS NOT NULL"),
+        postgresql_where=sa.text("exception IS NOT NULL"),
+    )
 
 
 def _slices():
-    with op.batch_alter_table("slices") as batch_op:
+    # SQLite adds no stored column to a table that is there.
+    with op.batch_alter_table("slices", recreate="always") as batch_op:
         batch_op.alter_column("emailer_id", existing_type=sa.Integer(), nullable=True)
         batch_op.add_column(sa.Column("scenario_id", sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column("begun_at", sa.DateTime(timezone=True), nullable=True))
+        batch_op.add_column(sa.Column("open", sa.Boolean(), _OPEN, nullable=False))
         batch_op.create_foreign_key("fk_slices_scenario_id", "scenarios", ["scenario_id"], ["id"])
         batch_op.create_check_constraint(
             op.f("ck_slices_one_parent"), "(emailer_id IS NULL) <> (scenario_id IS NULL)"
         )
     op.create_index("ix_slices_scenario_id", "slices", ["scenario_id"])
+    op.create_index(
+        "ix_slices_open",
+        "slices",
+        ["due_at"],
+        sqlite_where=sa.text("open"),
+        postgresql_where=sa.text("open"),
+    )
 
 
 def _action_definitions():
