@@ -3,7 +3,7 @@
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from mcs import cli, config
+from mcs import api, cli, config
 from mcs.extensions import db, migrate
 from mcs.gateways import callbacks
 from mcs.gateways.jobqueue import JobQueue
@@ -35,6 +35,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     app.extensions["jobqueue"] = JobQueue(settings.redis_url, settings.redis_tls_verify)
     app.extensions["callbacks"] = callbacks.table(settings.webhook_allow)
     app.extensions["mailserver"] = MailServerCheck(settings.mail_server, settings.mail_port)
+    api.init_app(app)
     security.init_app(app, settings)
     frame.init_app(app)
     errors.init_app(app)

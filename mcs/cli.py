@@ -25,14 +25,17 @@ from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Emailer, Import
+from mcs.models.api_tokens import SCOPES
 from mcs.models.users import ROLES
-from mcs.services import due, emailers, imports, planning, settling, status, users
+from mcs.services import api_tokens, due, emailers, imports, planning, settling, status, users
+from mcs.services.unknown import Unknown
 
 UNWELL = 3
 CHUNK_BYTES = 256 * 1024
 
 group = AppGroup(
-    "mcs", help="MCS, the Market Campaign Scheduler: people, planning, contacts, sendings, status."
+    "mcs",
+    help="MCS, the Market Campaign Scheduler: people, tokens, planning, contacts, status.",
 )
 
 
@@ -54,6 +57,38 @@ def create_user(email: str, role: str, password: str) -> None:
     except users.RefusedUser as refusal:
         raise click.ClickException(str(refusal)) from None
     click.echo(f"{email} can sign in as {role}.")
+
+
+@group.command("create-token")
+@click.argument("name")
+@click.option("--scope", type=click.Choice(SCOPES), default="enrol", show_default=True)
+def create_token(name: str, scope: str) -> None:
+    """Make a token for a program that uses the HTTP interface; it is printed once."""
+    try:
+        token = api_tokens.make(db.session(), clock.now(), name, scope, None)
+    except api_tokens.RefusedToken as refusal:
+        raise click.ClickException(refusal.reason) from None
+    click.echo(token)
+
+
+@group.command("list-tokens")
+def list_tokens() -> None:
+    """List the tokens that are good, with their numbers (TOKEN)."""
+    for row in api_tokens.everyone(db.session()):
+        one = row.token
+        used = f"last used {one.last_used_at:%Y-%m-%d %H:%M} UTC" if one.last_used_at else "unused"
+        click.echo(f"{one.id:>6}  {one.scope:<7} …{one.ending}  {one.name}, {used}")
+
+
+@group.command("revoke-token")
+@click.argument("token_id", metavar="TOKEN", type=click.IntRange(1, 2**31 - 1))
+def revoke_token(token_id: int) -> None:
+    """End a token at once. `mcs list-tokens` tells the numbers."""
+    try:
+        api_tokens.revoke(db.session(), clock.now(), token_id, None)
+    except Unknown:
+        raise click.ClickException(f"There is no token {token_id}.") from None
+    click.echo("It no longer works.")
 
 
 @group.command("plan-day")

@@ -11,7 +11,17 @@ from sqlalchemy.orm import Session
 
 from mcs.gateways import clock, drain, smtp
 from mcs.runtime import runtime
-from mcs.services import due, email_actions, emailers, imports, lane, parents, planning, turns
+from mcs.services import (
+    due,
+    email_actions,
+    emailers,
+    enrolling,
+    imports,
+    lane,
+    parents,
+    planning,
+    turns,
+)
 from mcs.services.runners import Surroundings
 
 
@@ -87,3 +97,9 @@ def import_contacts(import_id: int) -> None:
     here = runtime()
     with here.sessions() as session:
         imports.run(session, clock.now, import_id, secret=here.settings.secret_key)
+
+
+def enrol_batch(campaign_id: int) -> None:
+    """Enrol a campaign's batch in its sequence."""
+    with runtime().sessions() as session:
+        enrolling.enrol_batch(session, clock.now(), campaign_id, drain.requested)

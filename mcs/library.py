@@ -44,7 +44,6 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session, sessionmaker
 
-from mcs.core.addresses import BadAddress, parse_address
 from mcs.core.calls import SEND_EMAIL, Call
 from mcs.core.sequences import BadDefinition, read_action_id
 from mcs.core.states import ACTION_STATES
@@ -60,14 +59,24 @@ from mcs.models import (
     configure_engine,
     ping_when_rested,
 )
-from mcs.services import actions, definitions, runners, schedules, sequences
+from mcs.services import (
+    actions,
+    definitions,
+    people,
+    runners,
+    schedules,
+    sequences,
+    written_steps,
+)
 from mcs.services.actions import Found
 from mcs.services.callbacks import check_config
 from mcs.services.definitions import Step
+from mcs.services.people import BadPerson, Person
 from mcs.services.runners import Callback, Runner, Surroundings
 from mcs.services.schedules import Refused, Subject
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
+from mcs.services.written_steps import BadActionDef
 
 __all__ = [
     "ActionInfo",
@@ -94,8 +103,6 @@ _DRIVERS = {
 }
 _DB_KEYS = ["url", "dialect", "storage", "host", "port", "username", "password", "database"]
 _DB_KEYS += ["schema", "force", "logging"]
-_DEF_KEYS = ["id", "callback", "interval", "repeat", "after", "on_failure", "config", "attempts"]
-_INTERVAL_KEYS = ["offset", "time", "days", "excluded"]
 _ORDERS = {
     "expected_at": Action.expected_at,
     "completed_at": Action.completed_at,
@@ -353,7 +360,7 @@ class CampaignScheduler:
                     row.timezone,
                     row.start_date,
                     row.end_date,
-                    [_as_def(step) for step in definitions.steps_of(session, row.id)],
+                    [written_steps.written(step) for step in definitions.steps_of(session, row.id)],
                 )
                 for row in session.scalars(query)
             ]
@@ -649,22 +656,21 @@ class CampaignScheduler:
             return [self._find(session, one) for one in campaign_ids]
 
     def _steps(self, action_defs: Sequence[Mapping[str, Any]]) -> list[Step]:
-        if isinstance(action_defs, str | Mapping):
-            raise BadArgument("action_defs", "give a list of mappings")
-        steps = [_step(place, given) for place, given in enumerate(action_defs)]
+        try:
+            steps = written_steps.read(action_defs)
+        except BadActionDef as error:
+            raise BadArgument(_argument("action_defs", error.path), error.reason) from None
         for place, step in enumerate(steps):
             if step.callback not in self._callbacks:
                 raise BadArgument(
                     f"action_defs[{place}].callback", _unknown_callback(step, self._callbacks)
                 )
         try:
-            definitions.read(steps)
             for step in steps:
                 check_config(step, self._callbacks)
         except BadDefinition as error:
-            keys = [step.key for step in steps]
-            place_of = f"[{keys.index(error.key)}].{error.part}" if error.key in keys else ""
-            raise BadArgument(f"action_defs{place_of}", error.reason) from None
+            found = written_steps.located(steps, error)
+            raise BadArgument(_argument("action_defs", found.path), found.reason) from None
         return steps
 
     def _upsert(
@@ -711,14 +717,14 @@ class CampaignScheduler:
                 raise BadArgument("contact", f"there is no contact {contact}")
             return contact
         given = {"email": contact} if isinstance(contact, str) else dict(contact)
+        if "email" not in given:
+            raise BadArgument("contact", "give its email")
+        told = {name: str(value) for name, value in given.items() if value is not None}
+        person = Person(told.pop("email", ""), told.pop("name", ""), told)
         try:
-            address = parse_address(str(given.pop("email")))
-        except KeyError:
-            raise BadArgument("contact", "give its email") from None
-        except BadAddress as error:
+            return people.put(session, self._now(), None, person).contact_id
+        except BadPerson as error:
             raise BadArgument("contact", f"this is no email address: {error.reason}") from None
-        with writing(session):
-            return _upsert_contact(session, self._now(), address.email, address.key, given)
 
     def _refuse_to_drop_mcs(self) -> None:
         if inspect(self._engine).has_table("users", schema=self._schema):
@@ -832,47 +838,9 @@ def _unknown_callback(step: Step, known: Mapping[str, Any]) -> str:
     return f"{step.callback!r} is not among the callbacks: {', '.join(sorted(known)) or 'none'}"
 
 
-def _step(place: int, given: Mapping[str, Any]) -> Step:
-    name = f"action_defs[{place}]"
-    _only(name, given, _DEF_KEYS)
-    interval = given.get("interval", {})
-    if isinstance(interval, str):
-        interval = {"offset": interval}
-    _only(f"{name}.interval", interval, _INTERVAL_KEYS)
-    for field, owner in (("id", given), ("callback", given), ("offset", interval)):
-        if owner.get(field) in (None, ""):
-            raise BadArgument(f"{name}.{field}", "it is missing")
-    config = given.get("config") or {}
-    if not isinstance(config, Mapping):
-        raise BadArgument(f"{name}.config", "give a mapping")
-    return Step(
-        key=given["id"],
-        callback=given["callback"],
-        offset=interval["offset"],
-        time=interval.get("time") or "",
-        days=_joined(interval.get("days")),
-        excluded=_joined(interval.get("excluded")),
-        repeat=given.get("repeat") or "",
-        after=given.get("after") or "",
-        on_failure=given.get("on_failure") or "wait",
-        config=config,
-        max_attempts=given.get("attempts", 1),
-    )
-
-
-def _as_def(step: Step) -> dict[str, Any]:
-    interval = {name: getattr(step, name) for name in _INTERVAL_KEYS if getattr(step, name)}
-    rest = {name: getattr(step, name) for name in ("repeat", "after") if getattr(step, name)}
-    if step.after:
-        rest["on_failure"] = step.on_failure
-    return {
-        "id": step.key,
-        "callback": step.callback,
-        "interval": interval,
-        **rest,
-        "config": dict(step.config),
-        "attempts": step.max_attempts,
-    }
+def _argument(name: str, path: Sequence[int | str]) -> str:
+    """``action_defs[0].interval.offset``."""
+    return name + "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in path)
 
 
 def _only(name: str, given: Any, known: Sequence[str]) -> None:
@@ -881,12 +849,6 @@ def _only(name: str, given: Any, known: Sequence[str]) -> None:
     for field in given:
         if field not in known:
             raise BadArgument(f"{name}.{field}", f"unknown: use {', '.join(known)}")
-
-
-def _joined(given: Any) -> Any:
-    if isinstance(given, list | tuple):
-        return ", ".join(str(one) for one in given)
-    return given or ""
 
 
 def _subject(given: tuple[str, str | int] | Mapping[str, Any]) -> Subject:
@@ -1005,25 +967,6 @@ def _order(given: str) -> list[ColumnElement[Any]]:
         raise BadArgument("order", f"{given!r}: use {', '.join(_ORDERS)}, or -{name or 'id'}")
     columns: list[Any] = [_ORDERS[name], Action.id]
     return [column.desc() for column in columns] if given.startswith("-") else columns
-
-
-def _upsert_contact(
-    session: Session, now: datetime, email: str, key: str, given: Mapping[str, Any]
-) -> int:
-    rest = {name: str(value) for name, value in given.items() if value is not None}
-    name = rest.pop("name", "")
-    contact = session.scalar(select(Contact).where(Contact.email_key == key))
-    if contact is None:
-        contact = Contact(
-            uid=secrets.token_urlsafe(16), email=email, email_key=key, name="", attributes={},
-            created_at=now,
-        )  # fmt: skip
-        session.add(contact)
-    contact.name = name[:200] or contact.name
-    contact.attributes = contact.attributes | rest
-    contact.updated_at = now
-    session.flush()
-    return contact.id
 
 
 def _schedule(row: Schedule, campaign_id: str) -> ScheduleInfo:

@@ -63,12 +63,12 @@
 
   // The button says the number and the time that are typed, or that it would be refused. It can be
   // pressed all the same: the answer says at each field what is wrong.
+  // The message of a sequence's step has no such button: its sequence says when it goes out.
   const schedule = document.getElementById("schedule-button");
-  const words = schedule.querySelector("span");
   new MutationObserver(() => {
     const said = document.querySelector("[data-button-words]");
-    if (!said) return;
-    words.textContent = said.dataset.buttonWords;
+    if (!said || !schedule) return;
+    schedule.querySelector("span").textContent = said.dataset.buttonWords;
     schedule.classList.toggle("not-yet", "notYet" in said.dataset);
   }).observe(document.getElementById("check"), { childList: true, subtree: true });
 })();

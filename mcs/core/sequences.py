@@ -255,6 +255,65 @@ def revise(
     return changes
 
 
+def settle(
+    definitions: Sequence[Definition],
+    calendar: Calendar,
+    enrolment: Enrolment,
+    standing: Sequence[Standing],
+    now: datetime,
+    *,
+    only: Collection[str] | None = None,
+    past: str = PAST_RUN,
+) -> list[Change]:
+    """What ``revise`` changes for a subject, and what follows from that for the steps after.
+
+    A step that is left out here may be what another comes after, and that one another's: each is
+    planned again, until nothing more follows.
+    """
+    known = {(one.key, one.occurrence): one for one in standing}
+    parents = {one.key: one.after[0] for one in definitions if one.after}
+    view, keys, changes = known, None if only is None else set(only), list[Change]()
+    while True:
+        planned = plan(definitions, calendar, enrolment, view)
+        found = revise(standing, planned, now, only=keys, past=past)
+        if not parents or found == changes:
+            return found
+        changes = found
+        view = known | {(one.key, one.occurrence): _changed_to(one, now) for one in changes}
+        if keys is not None:
+            moved = {one.key for one in changes}
+            keys = keys | {key for key, parent in parents.items() if parent in moved}
+
+
+def concerned(definitions: Iterable[Definition], keys: Collection[str]) -> list[Definition]:
+    """The steps of these keys, and those that come after them, to the end."""
+    given = list(definitions)
+    found = set(keys)
+    while more := {one.key for one in given if one.after and one.after[0] in found} - found:
+        found |= more
+    return [one for one in given if one.key in found]
+
+
+def foresee(
+    definitions: Sequence[Definition], calendar: Calendar, enrolment: Enrolment
+) -> list[Planned]:
+    """``plan``, as if each action were completed at its very moment: so that a step after another
+    has a moment, too."""
+    ended: dict[tuple[str, int], Standing] = {}
+    while True:
+        planned = plan(definitions, calendar, enrolment, ended)
+        then = {
+            (one.key, one.occurrence): Standing(
+                one.key, one.occurrence, "completed", one.expected_at, one.expected_at
+            )
+            for one in planned
+            if one.expected_at is not None and not one.reason
+        }
+        if then == ended:
+            return planned
+        ended = then
+
+
 def action_id(key: str, occurrence: int, repeats: bool) -> str:
     """The name of an action: ``action1``, or ``action1.2`` for the second of a repeating step."""
     return f"{key}.{occurrence}" if repeats else key
@@ -278,10 +337,11 @@ def _occurrences(
         interval = one.interval
         if one.repeat is not None:
             interval = interval.later(one.repeat.every * number)
-        # No draw falls before this: what comes later in the repetition is past the end as well.
-        earliest = add(interval.offset.low, origin, calendar.zone)
-        if number and (earliest >= calendar.ends or _past(one.repeat, earliest, calendar)):
-            return
+        if number:
+            # No draw falls before this: what comes later in the repetition is past the end too.
+            earliest = add(interval.offset.low, origin, calendar.zone)
+            if earliest >= calendar.ends or _past(one.repeat, earliest, calendar):
+                return
         moment = _moment(one.key, interval, calendar.zone, enrolment, origin, number + 1)
         if not _past(one.repeat, moment, calendar):
             reason = "" if moment < calendar.ends else TOO_LATE
@@ -374,6 +434,17 @@ def _placed(kind: str, wanted: Planned, now: datetime, past: str) -> Change:
         kind = "appear" if kind == "appear" else "vanish"
         return Change(kind, wanted.key, wanted.occurrence, wanted.expected_at, PASSED)
     return Change(kind, wanted.key, wanted.occurrence, wanted.expected_at, wanted.reason, late)
+
+
+def _changed_to(change: Change, now: datetime) -> Standing:
+    return Standing(
+        change.key,
+        change.occurrence,
+        "cancelled" if change.reason else "pending",
+        change.expected_at,
+        now if change.reason else None,
+        change.reason,
+    )
 
 
 # Reading.

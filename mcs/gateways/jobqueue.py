@@ -49,6 +49,7 @@ JOBS: dict[str, JobKind] = {
     "mcs.jobs.send_emailer": JobKind(ALARMS, 3600),
     "mcs.jobs.start_emails": JobKind(ALARMS, 3600),
     "mcs.jobs.import_contacts": JobKind(IMPORTS, 6 * 3600),
+    "mcs.jobs.enrol_batch": JobKind(IMPORTS, 3600),
     "mcs.jobs.deliver_slice": JobKind(SLICES, 3600),
     # With the slices, so that the two take turns.
     "mcs.jobs.run_actions": JobKind(SLICES, 3600),

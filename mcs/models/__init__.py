@@ -1,6 +1,7 @@
 """Tables, constraints and engines. Importing this package knows every table."""
 
 from mcs.models.actions import Action
+from mcs.models.api_tokens import ApiToken, KeptAnswer
 from mcs.models.audit import AuditEntry
 from mcs.models.base import Base, UtcDateTime, configure_engine, ping_when_rested
 from mcs.models.campaigns import Batch, BatchContact, Campaign
@@ -18,6 +19,7 @@ from mcs.models.users import SetupToken, SignInLimit, User
 __all__ = [
     "Action",
     "ActionDefinition",
+    "ApiToken",
     "AuditEntry",
     "Base",
     "Batch",
@@ -28,6 +30,7 @@ __all__ = [
     "Emailer",
     "Import",
     "ImportChunk",
+    "KeptAnswer",
     "RejectedRow",
     "Scenario",
     "Schedule",

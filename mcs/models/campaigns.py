@@ -19,9 +19,10 @@ class Campaign(Base):
     """A named drive with a first and a last day, both included, in its own time zone.
 
     ``uid`` is what the outside world sees of it (List-Id, Feedback-ID, unsubscribe links); ids stay
-    inside. ``send_rate`` is its own limit in messages a second. ``edition`` changes with whatever
-    its sequence is planned by: steps, days, zone, whether it runs. A campaign with a ledger is
-    archived, never dropped.
+    inside. ``send_rate`` is its own limit in messages a second. ``enrols_added``: who is added to
+    the batch is enrolled in the sequence; ``enrol_asked_at`` is when somebody asked to enrol the
+    whole batch, until that is done. ``edition`` changes with whatever its sequence is planned by:
+    steps, days, zone, whether it runs. A campaign with a ledger is archived, never dropped.
 
     ``held_at`` is since when the emails of its sequence wait for a person. ``notice`` is a sentence
     for people: why they are held, or cannot go on right now. ``cuts`` is how often in a row their
@@ -49,6 +50,8 @@ class Campaign(Base):
     postal_address: Mapped[str] = mapped_column(String(500), default="")
     send_rate: Mapped[float | None]
     active: Mapped[bool] = mapped_column(default=True)
+    enrols_added: Mapped[bool] = mapped_column(default=False)
+    enrol_asked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     held_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     notice: Mapped[str] = mapped_column(String(500), default="", server_default="")

@@ -19,6 +19,7 @@ from sqlalchemy import (
     ColumnElement,
     CursorResult,
     Integer,
+    Select,
     and_,
     bindparam,
     func,
@@ -591,17 +592,24 @@ def find(
     limit: int | None,
 ) -> list[Found]:
     """Actions with their schedule and campaign, by conditions on those three."""
-    rows = session.execute(
-        _wanted(_FOUND)
-        .join(Contact, Contact.id == Schedule.contact_id, isouter=True)
-        .where(*conditions)
-        .order_by(*order)
-        .limit(limit)
-    )
-    return [
-        Found(action, schedule, campaign, bool(repeat), contact)
-        for action, schedule, campaign, repeat, contact in rows
-    ]
+    rows = session.execute(found(conditions).order_by(*order).limit(limit))
+    return [as_found(*row) for row in rows]
+
+
+def found(conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    """What ``find`` asks, without an order: each row is for ``as_found``."""
+    query: Select[Any] = _wanted(_FOUND)
+    return query.join(Contact, Contact.id == Schedule.contact_id, isouter=True).where(*conditions)
+
+
+def as_found(
+    action: Action,
+    schedule: Schedule,
+    campaign: Campaign,
+    repeat: str | None,
+    contact: Contact | None,
+) -> Found:
+    return Found(action, schedule, campaign, bool(repeat), contact)
 
 
 def named(action_ids: Collection[str]) -> ColumnElement[bool]:

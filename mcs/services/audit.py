@@ -11,6 +11,7 @@ from mcs.models import AuditEntry, User
 from mcs.services.paging import At, Page, by_id, turn
 
 PAGE_LENGTH = 50
+_DOOR = "mcs_audit_door"
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,16 @@ def note(
     **detail: Any,
 ) -> None:
     """Add an entry to the caller's transaction. ``detail`` is JSON, and holds no secrets."""
+    detail = detail | session.info.get(_DOOR, {})
     entry = AuditEntry(
         at=now, user_id=user_id, verb=verb, noun=noun, noun_id=noun_id, detail=detail
     )
     session.add(entry)
+
+
+def come_through(session: Session, **door: Any) -> None:
+    """Have all that is noted in this session say by what, other than a person, it was done."""
+    session.info[_DOOR] = door
 
 
 def listing(session: Session, after: str = "", before: str = "") -> Page[Line]:

@@ -1,21 +1,23 @@
 """Campaigns: made, edited, switched on and off, archived; and what their pages say of them."""
 
+import re
 import secrets
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date, datetime
 from typing import Any
 from zoneinfo import available_timezones
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, case, func, literal, or_, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from mcs.core import timelines, zones
 from mcs.core.addresses import BadAddress, parse_address
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Batch, BatchContact, Campaign
-from mcs.services import audiences, audit, outlook, planning, scenarios, sequences
+from mcs.services import audiences, audit, outlook, planning, scenarios, sequences, subjects
 from mcs.services.audiences import Audience
 from mcs.services.outlook import Upcoming
 from mcs.services.paging import At, Order, Page, read_number, turn
@@ -25,6 +27,7 @@ from mcs.services.unknown import Unknown
 PAGE_LENGTH = 25
 SORTS = ("name", "start")
 SLOWEST, FASTEST = 0.01, 100_000  # Messages a second.
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LONGEST = {"name": 200, "description": 5000, "from_name": 200, "postal_address": 500}
 
 
@@ -34,6 +37,18 @@ class RefusedCampaign(Exception):
     def __init__(self, reasons: dict[str, str]) -> None:
         super().__init__("; ".join(reasons.values()))
         self.reasons = reasons
+
+
+class TakenKey(Exception):
+    """Another campaign has the key; the text says so."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a campaign is called by: its id, and the key that programs gave it."""
+
+    id: int
+    key: str | None
 
 
 @dataclass(frozen=True)
@@ -72,23 +87,61 @@ class Overview:
     sender_gaps: Sequence[str]
     runs: Sequence[scenarios.Listed]
     next_up: Upcoming | None
+    sequence: subjects.Summary
 
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """What switching off takes back, and what it does not: messages that are being sent."""
+    """What switching off takes back, and what it does not: messages that are being sent.
+
+    ``actions`` of ``subjects`` are those of its sequence.
+    """
 
     sends: int
     recipients: int
     sending: int
+    actions: int
+    subjects: int
 
 
-def create(session: Session, now: datetime, given: Fields, by: int | None) -> int:
-    """Make a campaign and its empty batch; its id. Raises RefusedCampaign."""
+def create(
+    session: Session,
+    now: datetime,
+    given: Fields,
+    by: int | None,
+    *,
+    key: str | None = None,
+    active: bool = True,
+) -> int:
+    """Make a campaign and its empty batch; its id. ``key`` is what programs call it by.
+
+    Raises RefusedCampaign, and TakenKey where another campaign has the key.
+    """
     checked = check(given)
+    if key is not None:
+        check_key(key)
+    try:
+        return _create(session, now, checked, by, key, active)
+    except IntegrityError:
+        raise TakenKey(f"There is a campaign of the key {key} already.") from None
+
+
+def _create(
+    session: Session,
+    now: datetime,
+    checked: Fields,
+    by: int | None,
+    key: str | None,
+    active: bool,
+) -> int:
     with writing(session):
         campaign = Campaign(
-            uid=secrets.token_urlsafe(16), created_at=now, updated_at=now, **asdict(checked)
+            key=key,
+            uid=secrets.token_urlsafe(16),
+            active=active,
+            created_at=now,
+            updated_at=now,
+            **asdict(checked),
         )
         campaign.batch = Batch()
         session.add(campaign)
@@ -98,35 +151,66 @@ def create(session: Session, now: datetime, given: Fields, by: int | None) -> in
 
 
 def edit(
-    session: Session, now: datetime, queue: JobQueue, campaign_id: int, given: Fields, by: int
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    campaign_id: int,
+    given: Fields,
+    by: int | None,
 ) -> None:
-    """Write the campaign anew, and move what is planned. Raises RefusedCampaign."""
-    checked = check(given)
+    """Write the campaign anew, and move what is planned. Raises RefusedCampaign, Unknown."""
+    change(session, now, queue, campaign_id, asdict(given), None, by)
+
+
+def change(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    campaign_id: int,
+    given: Mapping[str, Any],
+    active: bool | None,
+    by: int | None,
+) -> None:
+    """Change some fields of a campaign, and switch it on or off; what is None stays as it is.
+
+    Raises RefusedCampaign, Unknown.
+    """
     with writing(session):
         campaign = find(session, campaign_id)
-        changed = [
-            name for name, value in asdict(checked).items() if _differs(campaign, name, value)
-        ]
+        checked = asdict(check(replace(fields_of(campaign), **given)))
+        changed = [name for name, value in checked.items() if _differs(campaign, name, value)]
         for name in changed:
-            setattr(campaign, name, getattr(checked, name))
+            setattr(campaign, name, checked[name])
         campaign.updated_at = now
         if changed:
             audit.note(session, now, by, "edited", "campaign", campaign_id, changed=changed)
+        if active is not None and active != campaign.active:
+            campaign.active = active
+            verb = "activated" if active else "deactivated"
+            audit.note(session, now, by, verb, "campaign", campaign_id, name=campaign.name)
+            changed.append("active")
+        if changed:
             sequences.realign_within(session, now, campaign_id)
     planning.plan_campaign(session, now, queue, campaign_id)
 
 
-def activate(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
+def activate(
+    session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int | None
+) -> None:
     """Have its scheduled scenarios planned again."""
     _switch(session, now, queue, campaign_id, by, "activated", active=True)
 
 
-def deactivate(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
+def deactivate(
+    session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int | None
+) -> None:
     """Withdraw what is planned. What is being sent goes on."""
     _switch(session, now, queue, campaign_id, by, "deactivated", active=False)
 
 
-def archive(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
+def archive(
+    session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int | None
+) -> None:
     """Withdraw what is planned, and put the campaign out of sight; its ledger stays.
 
     Raises RefusedCampaign while one of its emails is being sent, or is paused.
@@ -138,7 +222,9 @@ def archive(session: Session, now: datetime, queue: JobQueue, campaign_id: int, 
     _switch(session, now, queue, campaign_id, by, "archived", active=False, archived_at=now)
 
 
-def unarchive(session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int) -> None:
+def unarchive(
+    session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int | None
+) -> None:
     """Bring the campaign back, inactive: nothing goes out before somebody says so."""
     _switch(session, now, queue, campaign_id, by, "unarchived", archived_at=None)
 
@@ -149,6 +235,40 @@ def find(session: Session, campaign_id: int) -> Campaign:
     if campaign is None:
         raise Unknown(f"campaign {campaign_id}")
     return campaign
+
+
+def named(session: Session, text: str) -> Campaign:
+    """The campaign of that id, or of that key where it is no number. Raises Unknown."""
+    return find(session, known_as(session, text).id)
+
+
+def known_as(session: Session, text: str) -> Name:
+    """Only the id and the key of what ``named`` finds. Raises Unknown."""
+    found = None
+    if text.isascii() and text.isdigit():
+        # Longer ones are beyond what the databases can hold.
+        if len(text) < 10:
+            found = session.connection().execute(_BY_ID, {"id": int(text)}).first()
+    elif "\0" not in text:
+        found = session.connection().execute(_BY_KEY, {"key": text}).first()
+    if found is None:
+        raise Unknown(f"campaign {text[:100]}")
+    return Name(found.id, found.key)
+
+
+_BY_ID: Any = select(Campaign.id, Campaign.key).where(Campaign.id == bindparam("id"))
+_BY_KEY: Any = select(Campaign.id, Campaign.key).where(Campaign.key == bindparam("key"))
+
+
+def check_key(key: str) -> None:
+    """Whether a campaign can be called by this key. Raises RefusedCampaign."""
+    if not _KEY.fullmatch(key) or key.isdigit():
+        raise RefusedCampaign(
+            {
+                "key": "A key has letters, digits, dots, - and _, up to 100 of them, and begins"
+                " with a letter or a digit; digits alone are an id."
+            }
+        )
 
 
 def fields_of(campaign: Campaign) -> Fields:
@@ -228,16 +348,20 @@ def overview(session: Session, now: datetime, campaign_id: int) -> Overview:
         sender_gaps(campaign),
         scenarios.of_campaign(session, campaign_id),
         coming[0] if coming else None,
+        subjects.summary(session, campaign_id),
     )
 
 
 def withdrawal(session: Session, now: datetime, campaign_id: int) -> Withdrawal:
     """What deactivating the campaign now would take back."""
     coming = outlook.upcoming(session, now, campaign_id=campaign_id)
+    pending, enrolled = subjects.affected(session, campaign_id)
     return Withdrawal(
         sends=len(coming),
         recipients=sum(one.recipients for one in coming),
         sending=len(outlook.being_sent(session, campaign_id)),
+        actions=pending,
+        subjects=enrolled,
     )
 
 
@@ -251,7 +375,7 @@ def _switch(
     now: datetime,
     queue: JobQueue,
     campaign_id: int,
-    by: int,
+    by: int | None,
     verb: str,
     **changes: Any,
 ) -> None:

@@ -1,6 +1,5 @@
 """Contacts: find people, see what they got and will get, add, remove, export and delete them."""
 
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,9 +21,10 @@ from mcs.models import (
     Scenario,
     Suppression,
 )
-from mcs.services import audiences, audit, outlook, suppressions
+from mcs.services import audiences, audit, enrolling, outlook, people, suppressions
 from mcs.services.paging import At, Page, Rows, by_id, turn
-from mcs.services.transactions import writing
+from mcs.services.people import BadPerson, Person
+from mcs.services.transactions import met_again, writing
 from mcs.services.unknown import Unknown
 
 STATES = ("subscribed", "unsubscribed")
@@ -299,40 +299,37 @@ def add(
 ) -> int:
     """Put a person into a campaign's batch, as an upload of one row would; the contact's id.
 
+    Where the campaign enrols who is added, they begin its sequence in the same commit.
     Somebody known is the same contact: what is given and not empty wins. Somebody who was deleted
     comes back, and so does what they asked not to get. Raises Refused for a bad address, Unknown.
     """
     find_campaign(session, campaign_id)
+    person = Person(email, name, attributes or {})
     try:
-        address = parse_address(email)
-    except BadAddress as error:
+        return met_again(session, lambda: _put(session, now, secret, campaign_id, person, by))
+    except BadPerson as error:
         raise Refused("email", error.reason) from None
-    given = {key: value for key, value in (attributes or {}).items() if value}
-    with writing(session):
-        contact = _known(session, secret, address.key) or Contact(
-            uid=secrets.token_urlsafe(16), attributes={}, name="", created_at=now
-        )
-        if contact.email_key != address.key:
-            suppressions.follow(session, contact.email_key, address.key)
-        contact.email, contact.email_key, contact.deleted_at = address.email, address.key, None
-        contact.name = name or contact.name
-        contact.attributes = contact.attributes | given
-        contact.updated_at = now
-        session.add(contact)
+
+
+def _put(
+    session: Session,
+    now: datetime,
+    secret: str,
+    campaign_id: int,
+    person: Person,
+    by: int | None,
+) -> int:
+    # The campaign is locked before its contacts.
+    sequence = enrolling.welcoming(session, campaign_id)
+    (taken,) = people.take_in(session, now, secret, [person])
+    place = (_batch(session, campaign_id), taken.contact_id)
+    if session.get(BatchContact, place) is None:
+        session.add(BatchContact(batch_id=place[0], contact_id=place[1], added_at=now))
         session.flush()
-        batch_id = session.scalars(select(Batch.id).where(Batch.campaign_id == campaign_id)).one()
-        if session.get(BatchContact, (batch_id, contact.id)) is None:
-            session.add(BatchContact(batch_id=batch_id, contact_id=contact.id, added_at=now))
-        audit.note(session, now, by, "added", "contact", contact.id, campaign=campaign_id)
-        return contact.id
-
-
-def _known(session: Session, secret: str, key: str) -> Contact | None:
-    keys = (key, tombstone_key(secret, key))
-    found = {
-        c.email_key: c for c in session.scalars(select(Contact).where(Contact.email_key.in_(keys)))
-    }
-    return found.get(keys[0]) or found.get(keys[1])
+        if sequence is not None:
+            enrolling.added(session, now, sequence, [taken.contact_id])
+    audit.note(session, now, by, "added", "contact", taken.contact_id, campaign=campaign_id)
+    return taken.contact_id
 
 
 def suppress(
@@ -377,14 +374,17 @@ def allow(
 def remove(
     session: Session, now: datetime, contact_id: int, campaign_id: int, *, by: int | None = None
 ) -> None:
-    """Take them out of a campaign's batch; what was on its way to them from it is skipped."""
+    """Take them out of a campaign's batch and its sequence; what was on its way to them from it is
+    skipped."""
     find(session, contact_id)
     with writing(session):
         contact = _locked(session, contact_id)
         place = session.get(BatchContact, (_batch(session, campaign_id), contact_id))
         if place is not None:
             session.delete(place)
+        sequences = enrolling.sequences_of(session, contact_id, campaign_id)
         suppressions.skip_pending(session, now, contact.email_key, "removed", campaign_id)
+        enrolling.let_go(session, now, contact_id, sequences)
         audit.note(session, now, by, "removed", "contact", contact_id, campaign=campaign_id)
 
 
@@ -418,7 +418,9 @@ def delete(
     find(session, contact_id)
     with writing(session):
         contact = _locked(session, contact_id)
+        sequences = enrolling.sequences_of(session, contact_id)
         suppressions.skip_pending(session, now, contact.email_key, "deleted")
+        enrolling.let_go(session, now, contact_id, sequences)
         session.execute(delete_rows(BatchContact).where(BatchContact.contact_id == contact_id))
         grave = tombstone_key(secret, contact.email_key)
         suppressions.follow(session, contact.email_key, grave)

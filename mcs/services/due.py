@@ -9,7 +9,16 @@ from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Emailer
-from mcs.services import actions, deliveries, email_actions, emailers, imports, parents, planning
+from mcs.services import (
+    actions,
+    deliveries,
+    email_actions,
+    emailers,
+    enrolling,
+    imports,
+    parents,
+    planning,
+)
 from mcs.services.transactions import PASSING
 
 log = logging.getLogger(__name__)
@@ -47,6 +56,8 @@ def tick(
         queue.enqueue("mcs.jobs.deliver_slice", slice_id, job_id=f"slice-{slice_id}")
     for import_id in imports.waiting_imports(session, now):
         imports.ring(queue, import_id)
+    for campaign_id in enrolling.asked(session):
+        enrolling.ring(queue, campaign_id)
     due_at = actions.next_due(session, callbacks)
     if due_at is not None and due_at <= now:
         ring_runner(queue, 0)

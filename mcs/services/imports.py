@@ -35,7 +35,7 @@ from mcs.models import (
     UtcDateTime,
 )
 from mcs.models.sql import among, cell, insert_into, records
-from mcs.services import audit, suppressions
+from mcs.services import audit, enrolling, suppressions
 from mcs.services.paging import At, Page, by_id, turn
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
@@ -241,7 +241,11 @@ def run(session: Session, clock: Callable[[], datetime], import_id: int, *, secr
         with writing(session):
             if not _renew(session, now, import_id, token):
                 return
-            tally = _Slice(session, now, batch_id, secret).take(outcomes)
+            sequence = enrolling.welcoming(session, upload.campaign_id)
+            part = _Slice(session, now, batch_id, secret)
+            tally = part.take(outcomes)
+            if sequence is not None:
+                enrolling.added(session, now, sequence, part.joined())
             _reject(session, import_id, outcomes)
             _record(session, import_id, tally, len(outcomes))
             if ended:
@@ -476,6 +480,12 @@ class _Slice:
 
     def __init__(self, session: Session, now: datetime, batch_id: int, secret: str) -> None:
         self._session, self._now, self._batch_id, self._secret = session, now, batch_id, secret
+        self._joined: list[str] = []
+
+    def joined(self) -> Sequence[int]:
+        """The ids of those who came into the batch."""
+        query = select(Contact.id).where(among(Contact.email_key, self._joined))
+        return self._session.scalars(query.order_by(Contact.id)).all()
 
     def take(self, outcomes: Sequence[Entry | Rejection]) -> Tally:
         entries: dict[str, list[Entry]] = {}
@@ -599,6 +609,7 @@ class _Slice:
 
     def _join(self, keys: Collection[str]) -> None:
         """Bring contacts into the batch, by their addresses."""
+        self._joined += keys
         if keys:
             joining = (
                 select(literal(self._batch_id), Contact.id, literal(self._now, UtcDateTime))

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session, aliased, contains_eager
 
+from mcs.core import words
 from mcs.models import Campaign, Delivery, Emailer, Import, Scenario, Slice
-from mcs.services import audiences
+from mcs.services import audiences, subjects
 from mcs.services.planning import intended, stands
 
 # Local dates and UTC ones differ by less than a day either way.
@@ -42,7 +43,8 @@ class Going:
 class Need:
     """Something that waits for a person: where it is (``href``), and a sentence.
 
-    ``kind``: missed, paused, in_doubt, unready (a campaign), or failed (an upload).
+    ``kind``: missed, paused, in_doubt, overdue (actions of a sequence), unready (a campaign), or
+    failed (an upload, or actions).
     """
 
     kind: str
@@ -108,6 +110,8 @@ def needs(session: Session, now: datetime) -> list[Need]:
     return [
         *_stopped_emailers(session),
         *_doubts(session),
+        *_late_actions(session, now),
+        *_failed_actions(session),
         *_unready_campaigns(session, now),
         *_failed_imports(session, now),
     ]
@@ -185,6 +189,31 @@ def _doubts(session: Session) -> list[Need]:
             f"/emailers/{emailer_id}/doubts",
         )
         for emailer_id, name, count in rows
+    ]
+
+
+def _late_actions(session: Session, now: datetime) -> list[Need]:
+    return [
+        Need(
+            "overdue",
+            campaign.name,
+            f"{words.count(number, 'action')} of its sequence should have run by now: look whether"
+            " a worker runs.",
+            f"/campaigns/{campaign.id}/sequence/actions?state=pending",
+        )
+        for campaign, number in subjects.overdue(session, now)[:MOST_NEEDS]
+    ]
+
+
+def _failed_actions(session: Session) -> list[Need]:
+    return [
+        Need(
+            "failed",
+            campaign.name,
+            f"{words.count(number, 'action')} of its sequence failed: see why, and try again.",
+            f"/campaigns/{campaign.id}/sequence/actions?state=failed",
+        )
+        for campaign, number in subjects.failed(session)[:MOST_NEEDS]
     ]
 
 

@@ -14,7 +14,7 @@ from mcs.core import walltime, words
 from mcs.core.content import Problem
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Emailer, Scenario
-from mcs.services import audiences, audit, callbacks, planning
+from mcs.services import audiences, audit, callbacks, messages, planning
 from mcs.services.audiences import Audience
 from mcs.services.paging import At, Order, Page, Rows, read_number, turn
 from mcs.services.transactions import writing
@@ -29,7 +29,8 @@ _UNTIMED = time(0, 0)
 
 
 class Frozen(Exception):
-    """Sending has begun, so the message is not changed any more; the text says so."""
+    """The message is not changed here: sending has begun, or a sequence sends it; the text says
+    which."""
 
 
 class Refused(Exception):
@@ -78,7 +79,8 @@ def listing(
     at: At = At(),  # noqa: B008 - frozen
     limit: int = 50,
 ) -> Page[Listed]:
-    """Scenarios by date, the latest first; ``when="upcoming"`` turns that round.
+    """Scenarios by date, the latest first; ``when="upcoming"`` turns that round. The messages of
+    sequences are not among them.
 
     ``search`` looks in name, subject and the campaign's name. Past and upcoming are by the UTC day.
     """
@@ -87,6 +89,7 @@ def listing(
         select(Scenario, latest)
         .join(Scenario.campaign)
         .outerjoin(latest, latest.id == _latest_emailer_id())
+        .where(~messages.of_a_step())
         .options(contains_eager(Scenario.campaign))
     )
     query = _filtered(query, latest, search, campaign_id, state)
@@ -106,7 +109,7 @@ def of_campaign(session: Session, campaign_id: int) -> list[Listed]:
     query = (
         select(Scenario, latest)
         .outerjoin(latest, latest.id == _latest_emailer_id())
-        .where(Scenario.campaign_id == campaign_id)
+        .where(Scenario.campaign_id == campaign_id, ~messages.of_a_step())
         .order_by(Scenario.date.is_(None), Scenario.date, Scenario.time, Scenario.id)
     )
     return [Listed(scenario, emailer) for scenario, emailer in session.execute(query)]
@@ -184,6 +187,7 @@ def find_open(session: Session, scenario_id: int) -> Scenario:
     """A scenario that may still be changed. Raises Frozen, Unknown."""
     scenario = find(session, scenario_id).scenario
     _refuse_begun(session, scenario_id)
+    _refuse_message(session, scenario)
     return scenario
 
 
@@ -248,7 +252,7 @@ def problems(
 ) -> list[Problem]:
     """Everything that stands in the way, the fatal first: nothing is found out by sending."""
     found = [
-        *_content_problems(session, campaign, fields),
+        *message_problems(session, campaign, fields),
         *_time_problems(now, campaign, fields),
         *_campaign_problems(campaign),
         *_audience_problems(audiences.count(session, campaign.id, excludes_id)),
@@ -256,7 +260,8 @@ def problems(
     return sorted(found, key=lambda problem: not problem.fatal)
 
 
-def _content_problems(session: Session, campaign: Campaign, fields: Fields) -> list[Problem]:
+def message_problems(session: Session, campaign: Campaign, fields: Fields) -> list[Problem]:
+    """What is wrong with the words of a message, whenever it goes out."""
     return callbacks.content_problems(
         session, campaign.id, fields.subject, fields.content, fields.format
     )
@@ -401,8 +406,7 @@ def edit(
     by: int | None = None,
 ) -> None:
     """Write the scenario anew, as a draft or scheduled. Raises Frozen, Refused, Unknown."""
-    before = find(session, scenario_id).scenario
-    _refuse_begun(session, scenario_id)
+    before = find_open(session, scenario_id)
     if not draft:
         _refuse_fatal(problems(session, now, before.campaign, fields, before.excludes_id))
     with writing(session):
@@ -516,6 +520,12 @@ def _refuse_begun(session: Session, scenario_id: int) -> None:
         raise Frozen(refusal)
 
 
+def _refuse_message(session: Session, scenario: Scenario) -> None:
+    key = messages.step_of(session, scenario)
+    if key is not None:
+        raise Frozen(f"This is the message of the step {key}: it is written with its sequence.")
+
+
 def _refusal(sendings: list[Emailer]) -> str | None:
     for emailer in sendings:
         if emailer.recipients is not None:
@@ -539,4 +549,5 @@ def _claim_unbegun(session: Session, scenario_id: int) -> Scenario:
     refusal = _refusal(list(session.scalars(locked.execution_options(populate_existing=True))))
     if refusal is not None:
         raise Frozen(refusal)
+    _refuse_message(session, scenario)
     return scenario

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -19,7 +19,7 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from mcs.core import sequences
@@ -27,9 +27,9 @@ from mcs.core.sequences import Change, Enrolment, Planned, Standing
 from mcs.models import Action, Campaign, Schedule
 from mcs.models.base import UtcDateTime
 from mcs.models.sql import Analyze, among, cell, packed, records
-from mcs.services import action_deliveries
+from mcs.services import action_deliveries, audit
 from mcs.services.definitions import Plan, known, load
-from mcs.services.transactions import writing
+from mcs.services.transactions import Overtaken, met_again, writing
 
 # Large enough that a commit costs little per subject, small enough that nobody waits long.
 CHUNK = 2000
@@ -103,6 +103,7 @@ def enrol(
     who: Subject,
     *,
     restart: bool = False,
+    by: int | None = None,
 ) -> Enrolled:
     """Begin the campaign's sequence for a subject: its actions are all there in the same commit.
 
@@ -112,16 +113,68 @@ def enrol(
     check(who)
     for last_try in (False, True):
         try:
-            made = None if restart else _begin_unseen(session, now, campaign, who)
+            # What the audit log is told of is noted in the same commit, so not by one statement.
+            alone = not restart and by is None
+            made = _begin_unseen(session, now, campaign, who) if alone else None
             if made is None:
                 with writing(session):
-                    made = _enrol(session, now, load(session, campaign), who, restart)
+                    plan = load(session, campaign)
+                    made = enrol_within(session, now, plan, who, restart=restart)
+                    if by is not None and made.did != "nothing":
+                        note(session, now, by, _VERBS[made.did, restart], plan, who)
             return made
-        except (IntegrityError, _Overtaken):
+        except (IntegrityError, Overtaken):
             # Somebody enrolled the same subject in the same moment: there is one now.
             if last_try:
                 raise
     raise AssertionError("unreachable")
+
+
+_VERBS = {
+    ("began", False): "enrolled",
+    ("began", True): "restarted",
+    ("resumed", False): "resumed",
+}
+
+
+def note(
+    session: Session, now: datetime, by: int | None, verb: str, plan: Plan, who: Subject
+) -> None:
+    """Tell the audit log what was done to a subject's schedule."""
+    subject = f"{who.subject} {who.subject_id}"
+    audit.note(session, now, by, f"{verb} a subject of", "campaign", plan.campaign_id, who=subject)
+
+
+def enrol_within(
+    session: Session,
+    now: datetime,
+    plan: Plan,
+    who: Subject,
+    *,
+    restart: bool = False,
+    since: datetime | None = None,
+) -> Enrolled:
+    """``enrol`` in the caller's transaction, which has loaded the plan and checked the subject.
+
+    A run that began at ``since`` or later is the one that ``restart`` asks for: it was asked again.
+    """
+    _refuse_unwritable(plan, who)
+    latest = _latest(session, plan.campaign_id, who.subject, who.subject_id)
+    if latest is None:
+        return _surely(_begin(session, now, plan, who, 1))
+    if restart and (since is None or latest.started_at < since):
+        _set_active(session, now, latest.id, active=False)
+        withdraw(session, now, plan, [latest.id], sequences.UNSCHEDULED)
+        return _surely(_begin(session, now, plan, who, latest.run + 1))
+    contact_id = latest.contact_id if who.contact_id is None else who.contact_id
+    if contact_id != latest.contact_id:
+        _set_active(session, now, latest.id, active=latest.active, contact_id=contact_id)
+    if latest.active:
+        return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "nothing")
+    _set_active(session, now, latest.id, active=True)
+    if plan.running:
+        align(session, now, plan, schedule_ids=[latest.id])
+    return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "resumed")
 
 
 def enrol_many(
@@ -152,8 +205,30 @@ def take_stock(session: Session) -> None:
                 session.connection().execute(Analyze(model.__table__))
 
 
+def _enrol_chunk(
+    session: Session, now: datetime, campaign_id: int, chunk: Sequence[Subject]
+) -> Counter[str]:
+    return met_again(session, lambda: enrol_chunk_within(session, now, campaign_id, chunk))
+
+
+def enrol_chunk_within(
+    session: Session, now: datetime, campaign_id: int, chunk: Sequence[Subject]
+) -> Counter[str]:
+    """``enrol_many`` of no more than CHUNK that were checked, in the caller's transaction."""
+    plan = load(session, campaign_id)
+    for who in chunk:
+        _refuse_unwritable(plan, who)
+    return _enrol_all(session, now, plan, chunk)
+
+
 def unschedule(
-    session: Session, now: datetime, campaign_id: int, subject: str, subject_id: str
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    subject: str,
+    subject_id: str,
+    *,
+    by: int | None = None,
 ) -> bool:
     """Withdraw what is still pending of a subject; whether it was enrolled. History stays."""
     with writing(session):
@@ -163,6 +238,8 @@ def unschedule(
             return False
         _set_active(session, now, latest.id, active=False)
         withdraw(session, now, plan, [latest.id], sequences.UNSCHEDULED)
+        if by is not None:
+            note(session, now, by, "withdrew", plan, Subject(subject, subject_id))
         return True
 
 
@@ -196,24 +273,30 @@ def align(
 
     In the caller's transaction. Without ``write`` it only counts. ``schedule_ids`` are few.
     """
-    tally = Tally()
-    for rows in _active(session, plan.campaign_id, schedule_ids):
-        standing = _standing(session, [row.id for row in rows])
-        changes = {
-            row.id: sequences.revise(
-                [one for one, _ in standing[row.id].values()],
-                _planned(plan, row, standing[row.id]),
-                now,
-                only=only,
-                past=past,
-            )
-            for row in rows
-        }
+    tally, plan = Tally(), _concerned(plan, only)
+    for rows, standing in _standing_of(session, plan, only, schedule_ids):
+        changes = {row.id: _settle(plan, row, standing[row.id], now, only, past) for row in rows}
         for change in changes.values():
             tally.add(change)
         if write:
             _write(session, now, changes, standing)
     return tally
+
+
+def foretell(
+    session: Session, now: datetime, plan: Plan, only: Collection[str]
+) -> tuple[Tally, Tally]:
+    """What ``align`` would change, where moments that have passed are skipped, and where they are
+    run: both from one look."""
+    skip, run, plan = Tally(), Tally(), _concerned(plan, only)
+    for rows, standing in _standing_of(session, plan, only, None):
+        for row in rows:
+            changes = _settle(plan, row, standing[row.id], now, only, sequences.PAST_RUN)
+            run.add(changes)
+            if any(one.late for one in changes):
+                changes = _settle(plan, row, standing[row.id], now, only, sequences.PAST_SKIP)
+            skip.add(changes)
+    return skip, run
 
 
 def check(who: Subject) -> None:
@@ -244,26 +327,6 @@ def _begin_unseen(
         return None
     with writing(session, one_statement=True):
         return _begin(session, now, plan, who, 1)
-
-
-def _enrol(session: Session, now: datetime, plan: Plan, who: Subject, restart: bool) -> Enrolled:
-    _refuse_unwritable(plan, who)
-    latest = _latest(session, plan.campaign_id, who.subject, who.subject_id)
-    if latest is None:
-        return _surely(_begin(session, now, plan, who, 1))
-    if restart:
-        _set_active(session, now, latest.id, active=False)
-        withdraw(session, now, plan, [latest.id], sequences.UNSCHEDULED)
-        return _surely(_begin(session, now, plan, who, latest.run + 1))
-    contact_id = latest.contact_id if who.contact_id is None else who.contact_id
-    if contact_id != latest.contact_id:
-        _set_active(session, now, latest.id, active=latest.active, contact_id=contact_id)
-    if latest.active:
-        return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "nothing")
-    _set_active(session, now, latest.id, active=True)
-    if plan.running:
-        align(session, now, plan, schedule_ids=[latest.id])
-    return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "resumed")
 
 
 def _begin(session: Session, now: datetime, plan: Plan, who: Subject, run: int) -> Enrolled | None:
@@ -365,13 +428,9 @@ _BEGIN_WHOLE: Any = select(
 )
 
 
-class _Overtaken(Exception):
-    """There is the very run that was about to begin."""
-
-
 def _surely(made: Enrolled | None) -> Enrolled:
     if made is None:
-        raise _Overtaken
+        raise Overtaken
     return made
 
 
@@ -418,23 +477,6 @@ def _refuse_unwritable(plan: Plan, who: Subject) -> None:
 # Enrolling many.
 
 
-def _enrol_chunk(
-    session: Session, now: datetime, campaign_id: int, chunk: Sequence[Subject]
-) -> Counter[str]:
-    for last_try in (False, True):
-        try:
-            with writing(session):
-                plan = load(session, campaign_id)
-                for who in chunk:
-                    _refuse_unwritable(plan, who)
-                return _enrol_all(session, now, plan, chunk)
-        except (IntegrityError, OperationalError):
-            # Somebody enrolled some of them in the same moment, or in another order.
-            if last_try:
-                raise
-    raise AssertionError("unreachable")
-
-
 def _enrol_all(
     session: Session, now: datetime, plan: Plan, chunk: Sequence[Subject]
 ) -> Counter[str]:
@@ -442,7 +484,7 @@ def _enrol_all(
     there = _existing(session, plan.campaign_id, named)
     did = Counter({"nothing": len(chunk) - len(named)})
     for name in there:
-        did[_enrol(session, now, plan, named[name], restart=False).did] += 1
+        did[enrol_within(session, now, plan, named[name]).did] += 1
     new = [who for name, who in named.items() if name not in there]
     if new:
         _begin_all(session, now, plan, new)
@@ -570,9 +612,54 @@ def _active(
 _Standing = dict[tuple[str, int], tuple[Standing, int]]
 
 
-def _standing(session: Session, ids: Collection[int]) -> dict[int, _Standing]:
-    """The actions of schedules as they stand, each with its id."""
+def _concerned(plan: Plan, only: Collection[str] | None) -> Plan:
+    """The plan without the steps that a change of these leaves as they are."""
+    if only is None:
+        return plan
+    return replace(plan, definitions=tuple(sequences.concerned(plan.definitions, only)))
+
+
+def _standing_of(
+    session: Session,
+    plan: Plan,
+    only: Collection[str] | None,
+    schedule_ids: Collection[int] | None,
+) -> Iterator[tuple[Sequence[Any], dict[int, _Standing]]]:
+    """The active schedules, a piece at a time, with their actions: with ``only``, those of the
+    plan's steps, and of what these come after."""
+    keys: set[str] | None = None
+    if only is not None:
+        steps = plan.definitions
+        keys = {*only, *(one.key for one in steps), *(one.after[0] for one in steps if one.after)}
+    for rows in _active(session, plan.campaign_id, schedule_ids):
+        yield rows, _standing(session, [row.id for row in rows], keys)
+
+
+def _settle(
+    plan: Plan,
+    row: Any,
+    standing: _Standing,
+    now: datetime,
+    only: Collection[str] | None,
+    past: str,
+) -> list[Change]:
+    return sequences.settle(
+        plan.definitions,
+        plan.calendar,
+        Enrolment(plan.name, row.subject, row.subject_id, row.run, row.started_at),
+        [one for one, _ in standing.values()],
+        now,
+        only=only,
+        past=past,
+    )
+
+
+def _standing(
+    session: Session, ids: Collection[int], keys: Collection[str] | None
+) -> dict[int, _Standing]:
+    """The actions of schedules as they stand, each with its id; of all keys, or of some."""
     found: dict[int, _Standing] = {id: {} for id in ids}
+    of_keys = () if keys is None else (Action.key.in_(keys),)
     rows = session.execute(
         select(
             Action.id,
@@ -583,7 +670,7 @@ def _standing(session: Session, ids: Collection[int]) -> dict[int, _Standing]:
             Action.expected_at,
             Action.ended_at,
             Action.reason,
-        ).where(Action.schedule_id.in_(ids))
+        ).where(Action.schedule_id.in_(ids), *of_keys)
     )
     for row in rows:
         one = Standing(
@@ -591,12 +678,6 @@ def _standing(session: Session, ids: Collection[int]) -> dict[int, _Standing]:
         )
         found[row.schedule_id][row.key, row.occurrence] = (one, row.id)
     return found
-
-
-def _planned(plan: Plan, row: Any, standing: _Standing) -> list[Planned]:
-    enrolment = Enrolment(plan.name, row.subject, row.subject_id, row.run, row.started_at)
-    ended = {place: one for place, (one, _) in standing.items()}
-    return sequences.plan(plan.definitions, plan.calendar, enrolment, ended)
 
 
 def _write(

@@ -43,17 +43,24 @@ def preview(
 
     ``known`` is the table of callbacks that the steps may use. Raises BadDefinition, Unknown.
     """
-    read = definitions.read(steps)
     callbacks.check(session, known, campaign_id, steps)
+    skip, run = effect(session, now, campaign_id, steps)
+    return run if past == sequences.PAST_RUN else skip
+
+
+def effect(
+    session: Session, now: datetime, campaign_id: int, steps: Sequence[Step]
+) -> tuple[Tally, Tally]:
+    """What saving these steps would move, whose messages may not be written yet: where moments
+    that have passed are skipped, and where they are run."""
+    read = definitions.read(steps)
     before = definitions.load(session, campaign_id)
     after = _with(before, read)
-    tally = Tally()
+    found = Tally(), Tally()
     if after.running:
-        tally = schedules.align(
-            session, now, after, only=_changed(before, after), past=past, write=False
-        )
+        found = schedules.foretell(session, now, after, _changed(before, after))
     session.rollback()
-    return tally
+    return found
 
 
 def define(
@@ -95,10 +102,14 @@ def define_within(
     definitions.write(session, now, campaign_id, steps)
     if not after.running:
         return Tally()
-    changed = _changed(before, after)
-    tally = schedules.align(session, now, after, only=changed, past=past)
-    # What was left out just now may be what others come after.
-    schedules.align(session, now, after, only=after.dependents(changed))
+    return schedules.align(session, now, after, only=_changed(before, after), past=past)
+
+
+def activation(session: Session, now: datetime, campaign_id: int) -> Tally:
+    """How many subjects and actions switching the campaign on would bring back. Raises Unknown."""
+    plan = replace(definitions.load(session, campaign_id), running=True)
+    tally = schedules.align(session, now, plan, write=False)
+    session.rollback()
     return tally
 
 
@@ -115,6 +126,8 @@ def realign(session: Session, now: datetime, campaign_id: int) -> None:
 
 def realign_within(session: Session, now: datetime, campaign_id: int) -> None:
     """``realign`` in the caller's transaction."""
+    # The campaign is read on the connection, which knows only what was sent to it.
+    session.flush()
     plan = definitions.load(session, campaign_id, to_edit=True)
     if plan.running:
         schedules.align(session, now, plan)
@@ -154,6 +167,27 @@ def outlook(session: Session, now: datetime, campaign_id: int, who: Subject) -> 
     planned = sequences.plan(plan.definitions, plan.calendar, enrolment)
     session.rollback()
     return Outlook(run, planned, repeating(plan))
+
+
+def foresight(
+    session: Session, now: datetime, campaign_id: int, steps: Sequence[Step] | None = None
+) -> Outlook:
+    """What would be due when for a contact that joins now, if each step were done at its moment.
+
+    ``steps`` stand in for those that are saved. Raises BadDefinition, Unknown.
+    """
+    plan = definitions.load(session, campaign_id)
+    if steps is not None:
+        plan = _with(plan, definitions.read(steps))
+    planned = sequences.foresee(
+        plan.definitions, plan.calendar, Enrolment(plan.name, *_SOMEBODY, 1, now)
+    )
+    session.rollback()
+    return Outlook(1, planned, repeating(plan))
+
+
+# A subject that nobody enrols: its draws are an example, and the same each time.
+_SOMEBODY = ("", "somebody")
 
 
 def repeating(plan: Plan) -> frozenset[str]:

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 
 from mcs.core.states import EMAILER_STATES
 from mcs.gateways.jobqueue import QueueHealth
-from mcs.models import Campaign, Contact, Emailer, Scenario, Slice
-from mcs.services import planning
+from mcs.models import Campaign, Contact, Emailer, Scenario, Schedule, Slice
+from mcs.services import actions, planning
 
 LOOKAHEAD = timedelta(days=366)
 LATEST = 20
@@ -17,7 +17,7 @@ LATEST = 20
 
 @dataclass(frozen=True)
 class Status:
-    """Counts of the nouns, the emailers by state, and the messages they still owe."""
+    """Counts of the nouns, emailers and actions by state, and the messages they still owe."""
 
     campaigns: int
     contacts: int
@@ -25,6 +25,9 @@ class Status:
     to_go: int
     in_doubt: int
     next_send_at: datetime | None
+    subjects: int
+    actions: dict[str, int]
+    next_action_at: datetime | None
     redis: bool
     workers: int
     clock: bool
@@ -50,6 +53,7 @@ def status(session: Session, now: datetime, health: QueueHealth) -> Status:
             func.coalesce(func.sum(Slice.in_doubt), 0),
         )
     ).one()
+    acting = actions.status(session, now)
     return Status(
         campaigns=session.scalars(select(func.count()).where(Campaign.archived_at.is_(None))).one(),
         contacts=session.scalars(select(func.count()).where(Contact.deleted_at.is_(None))).one(),
@@ -57,6 +61,9 @@ def status(session: Session, now: datetime, health: QueueHealth) -> Status:
         to_go=int(to_go),
         in_doubt=int(in_doubt),
         next_send_at=next(iter(upcoming), None),
+        subjects=session.scalars(select(func.count()).where(Schedule.active)).one(),
+        actions=dict(acting.counts),
+        next_action_at=acting.next_due,
         redis=health.redis,
         workers=health.workers,
         clock=health.clock,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 T = TypeVar("T")
@@ -42,6 +42,21 @@ def writing(session: Session, *, one_statement: bool = False) -> Iterator[None]:
     except BaseException:
         session.rollback()
         raise
+
+
+class Overtaken(Exception):
+    """Somebody else did in the same moment what a transaction was about to do."""
+
+
+def met_again(session: Session, verb: Callable[[], T]) -> T:
+    """Call ``verb`` in a write transaction; once more where somebody else inserted the same row in
+    the same moment, or several in another order: now they are there to be found."""
+    try:
+        with writing(session):
+            return verb()
+    except (Overtaken, IntegrityError, OperationalError):
+        with writing(session):
+            return verb()
 
 
 def persistently(verb: Callable[[bool], T]) -> T:

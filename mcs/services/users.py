@@ -9,20 +9,18 @@ from functools import cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import case, delete, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from mcs.core.addresses import Address, BadAddress, parse_address
 from mcs.core.passwords import weakness
 from mcs.models import SetupToken, SignInLimit, User
-from mcs.models.sql import insert_into
-from mcs.services import audit
+from mcs.services import api_tokens, attempts, audit
 from mcs.services.transactions import writing
 
 OWNER, MARKETER = "owner", "marketer"
 LINK_LIVES = timedelta(hours=72)
 
-LIMIT_WINDOW = timedelta(minutes=15)
 ATTEMPTS_PER_ACCOUNT = 10
 ATTEMPTS_PER_NETWORK_ADDRESS = 50
 
@@ -101,8 +99,8 @@ def sign_in(
     10 attempts for one account, or 50 from one network address, in 15 minutes; the attempt is
     counted before the password is looked at, so that many at once gain nothing.
     """
-    account = _limit_key("account", _email_key(email))
-    _count_attempt(session, now, account, _limit_key("network", network_address))
+    account = attempts.key("account", _email_key(email))
+    _count_attempt(session, now, account, attempts.key("network", network_address))
     user = session.scalar(
         select(User).where(User.email_key == _email_key(email), User.removed_at.is_(None))
     )
@@ -111,7 +109,7 @@ def sign_in(
     user_id = user.id
     with writing(session):
         session.execute(delete(SignInLimit).where(SignInLimit.key == account))
-        session.execute(delete(SignInLimit).where(SignInLimit.since <= now - LIMIT_WINDOW))
+        session.execute(delete(SignInLimit).where(SignInLimit.since <= now - attempts.WINDOW))
         user = session.get_one(User, user_id)
         if _hasher.check_needs_rehash(user.password_hash):
             user.password_hash = _hasher.hash(password)
@@ -135,7 +133,7 @@ def change_password(
     Raises RefusedUser, and TooManyAttempts as ``sign_in`` does: a stolen session must not be a way
     to guess the password.
     """
-    _count_attempt(session, now, _limit_key("password", str(user_id)))
+    _count_attempt(session, now, attempts.key("password", str(user_id)))
     with writing(session):
         user = session.get_one(User, user_id)
         if not _matches(user.password_hash, current):
@@ -157,7 +155,10 @@ def sign_out_everywhere(session: Session, now: datetime, user_id: int) -> User:
 
 
 def remove(session: Session, now: datetime, user_id: int, by: int) -> None:
-    """Take a user's access away at once. The last owner stays: raises RefusedUser."""
+    """Take a user's access away at once, and that of the API tokens they made.
+
+    The last owner stays: raises RefusedUser.
+    """
     with writing(session):
         user = session.get(User, user_id)
         if user is None or user.removed_at is not None:
@@ -168,6 +169,7 @@ def remove(session: Session, now: datetime, user_id: int, by: int) -> None:
         user.email_key = f"#{user.id}"
         user.password_hash = "!"
         user.session_key = secrets.token_hex()
+        api_tokens.revoke_those_of(session, now, user.id, by)
         audit.note(session, now, by, "removed", "user", user.id, email=user.email)
 
 
@@ -279,31 +281,9 @@ def _email_key(email: str) -> str:
         return email.strip().lower()
 
 
-def _limit_key(kind: str, name: str) -> str:
-    return f"{kind}:{hashlib.sha256(name.encode(errors='replace')).hexdigest()}"
-
-
 def _count_attempt(session: Session, now: datetime, account: str, network: str = "") -> None:
     with writing(session):
-        of_account = _one_more(session, now, account)
-        of_network = _one_more(session, now, network) if network else 0
+        of_account = attempts.one_more(session, now, account)
+        of_network = attempts.one_more(session, now, network) if network else 0
     if of_account > ATTEMPTS_PER_ACCOUNT or of_network > ATTEMPTS_PER_NETWORK_ADDRESS:
         raise TooManyAttempts
-
-
-def _one_more(session: Session, now: datetime, key: str) -> int:
-    """Count in one statement, from one again when the window has passed."""
-    passed = SignInLimit.since <= now - LIMIT_WINDOW
-    counted = (
-        insert_into(session, SignInLimit)
-        .values(key=key, attempts=1, since=now)
-        .on_conflict_do_update(
-            index_elements=["key"],
-            set_={
-                "attempts": case((passed, 1), else_=SignInLimit.attempts + 1),
-                "since": case((passed, now), else_=SignInLimit.since),
-            },
-        )
-        .returning(SignInLimit.attempts)
-    )
-    return session.execute(counted).scalar_one()

@@ -4,6 +4,7 @@ from flask import Blueprint
 
 from mcs.web import (
     activity,
+    api_tokens,
     campaigns,
     contacts,
     doubts,
@@ -13,13 +14,17 @@ from mcs.web import (
     imports,
     mailbox,
     scenarios,
+    sequences,
     sessions,
+    steps,
+    subjects,
     unsubscribe,
     users,
 )
 
 BLUEPRINTS: tuple[Blueprint, ...] = (
     activity.bp,
+    api_tokens.bp,
     campaigns.bp,
     contacts.bp,
     doubts.bp,
@@ -29,7 +34,10 @@ BLUEPRINTS: tuple[Blueprint, ...] = (
     imports.bp,
     mailbox.bp,
     scenarios.bp,
+    sequences.bp,
     sessions.bp,
+    steps.bp,
+    subjects.bp,
     unsubscribe.bp,
     users.bp,
 )

@@ -12,7 +12,7 @@ from mcs.core.timelines import CAMPAIGN_STATES, today
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Campaign
-from mcs.services import campaigns
+from mcs.services import campaigns, sequences
 from mcs.services.campaigns import Fields, RefusedCampaign
 from mcs.web.forms import Form, complain
 from mcs.web.parts import Day, Rate, id_in, line, lines, place, queue, searched, settings, word
@@ -115,6 +115,31 @@ def edit(campaign_id: int) -> ResponseReturnValue:
     return (page, 422) if form.errors else page
 
 
+@bp.get(f"{ONE}/activate")
+def ask_activate(campaign_id: int) -> str:
+    campaign = campaigns.find(db.session(), campaign_id)
+    back = sequences.activation(db.session(), clock.now(), campaign_id)
+    found = "Its scheduled scenarios are planned again, and go out at their times."
+    consequences = [found]
+    if back.appear:
+        consequences.append(
+            f"{words.count(back.appear, 'action')} of its sequence come back, of"
+            f" {words.count(back.subjects, 'subject')}, counted from when each began."
+        )
+    if back.at_once:
+        consequences.append(
+            f"For {words.number(back.at_once)} of them the moment has passed: they run at once."
+        )
+    return render_template(
+        "confirm.html",
+        question=f"Activate {campaign.name}?",
+        consequences=consequences,
+        action=request.path,
+        verb="Activate",
+        back=f"/campaigns/{campaign.id}",
+    )
+
+
 @bp.post(f"{ONE}/activate")
 def activate(campaign_id: int) -> ResponseReturnValue:
     campaigns.activate(db.session(), clock.now(), queue(), campaign_id, current_user.id)
@@ -130,7 +155,9 @@ def deactivate(campaign_id: int) -> ResponseReturnValue:
             campaign,
             f"Deactivate {campaign.name}?",
             "Deactivate",
-            "Activate it again, and what is still to come is planned again.",
+            "Activate it again, and what is still to come is planned again; actions of its sequence"
+            " come back as counted from when each subject began, and those that are late by then"
+            " run at once.",
         )
     campaigns.deactivate(db.session(), clock.now(), queue(), campaign_id, current_user.id)
     flash("The campaign is inactive: nothing more goes out by itself.")
@@ -172,6 +199,11 @@ def ask(campaign: Campaign, question: str, verb: str, also: str) -> str:
         if taken.sends
         else "No email is planned, so nothing is withdrawn.",
     ]
+    if taken.actions:
+        consequences.append(
+            f"{words.count(taken.actions, 'pending action')} of"
+            f" {words.count(taken.subjects, 'subject')} in its sequence will not happen."
+        )
     if taken.sending:
         consequences.append(
             f"{words.number(taken.sending)} {'is' if taken.sending == 1 else 'are'} being sent"

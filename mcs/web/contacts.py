@@ -24,7 +24,7 @@ from mcs.core import words
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Campaign
-from mcs.services import attributes, contacts
+from mcs.services import attributes, contacts, enrolling, subjects
 from mcs.services.contacts import Refused
 from mcs.web.forms import Form, complain, trimmed
 from mcs.web.parts import LARGEST_ID, id_in, line, place, searched, settings, word
@@ -114,6 +114,7 @@ def show(contact_id: int) -> str:
         now=now,
         zone=settings().timezone,
         reasons=REASONS,
+        journeys=subjects.of_contact(db.session(), contact_id),
         from_now=words.from_now,
     )
 
@@ -184,7 +185,8 @@ def ask_remove(contact_id: int) -> str:
         "remove",
         f"Remove {contact.email} from {name}?",
         [
-            f"{words.count(coming, 'email')} of it will not go to them.",
+            f"{words.count(coming, 'email')} of it will not go to them."
+            + _withdrawn(contact_id, campaign),
             "They stay a contact, and in their other campaigns. What they got stays in the ledger.",
         ],
         "Remove",
@@ -212,7 +214,8 @@ def ask_delete(contact_id: int) -> str:
         [
             f"Name, address and attributes are erased, in "
             f"{words.count(len(card.places), 'campaign')}; this cannot be undone.",
-            f"{words.count(len(card.coming), 'email')} to come will not go to them.",
+            f"{words.count(len(card.coming), 'email')} to come will not go to them."
+            + _withdrawn(contact_id, None),
             "Ledgers keep a line without a name, so that their numbers still add up. If they "
             "unsubscribed, that holds, also when the address is uploaded again.",
         ],
@@ -275,6 +278,15 @@ def _coming(contact_id: int, campaign: Campaign | None) -> list[contacts.Coming]
         for each in card.coming
         if not each.suppressed and (campaign is None or each.scenario.campaign_id == campaign.id)
     ]
+
+
+def _withdrawn(contact_id: int, campaign: Campaign | None) -> str:
+    """What a sequence still owed them, as one more sentence."""
+    scope = campaign.id if campaign else None
+    pending = enrolling.pending_of(db.session(), contact_id, scope)
+    if not pending:
+        return ""
+    return f" {words.count(pending, 'action')} of a sequence will not happen."
 
 
 def _ask(

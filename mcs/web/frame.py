@@ -29,7 +29,12 @@ DATES = {"long": "%a %-d %b %Y", "weekday": "%a %-d %b", "date": "%-d %b %Y", "s
 # Address, label, icon, and the blueprints whose pages belong to it.
 NAVIGATION: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("/", "Home", "home", ("home",)),
-    ("/campaigns/", "Campaigns", "speakerphone", ("campaigns", "imports")),
+    (
+        "/campaigns/",
+        "Campaigns",
+        "speakerphone",
+        ("campaigns", "imports", "sequences", "steps", "subjects"),
+    ),
     ("/scenarios/", "Scenarios", "mail", ("scenarios", "emailers")),
     ("/contacts/", "Contacts", "address-book", ("contacts",)),
 )

@@ -1,5 +1,7 @@
 """Home: what goes out, what is going out, what needs a person, and whether all parts live."""
 
+from dataclasses import dataclass
+from datetime import date, datetime
 from itertools import groupby
 
 from flask import Blueprint, current_app, redirect, render_template
@@ -9,8 +11,10 @@ from flask_login import current_user
 from mcs.core.timelines import today
 from mcs.extensions import db
 from mcs.gateways import clock
-from mcs.services import campaigns, health, outlook, samples
+from mcs.models import Campaign
+from mcs.services import campaigns, health, outlook, samples, subjects
 from mcs.services.outlook import Upcoming
+from mcs.services.subjects import Coming
 from mcs.web.parts import queue, settings
 
 bp = Blueprint("home", __name__)
@@ -26,7 +30,9 @@ def index() -> str:
         "home/index.html",
         today=today(now, str(settings().timezone)),
         any_campaign=campaigns.any_campaign(session),
-        days=by_day(outlook.upcoming(session, now, days=DAYS)),
+        days=by_day(
+            outlook.upcoming(session, now, days=DAYS), subjects.coming(session, now, days=DAYS)
+        ),
         going=outlook.being_sent(session),
         needs=outlook.needs(session, now),
         parts=health.parts(session, queue(), current_app.extensions["mailserver"]),
@@ -47,7 +53,49 @@ def sample() -> ResponseReturnValue:
     return redirect(f"/scenarios/{scenario_id}", 303)
 
 
-def by_day(coming: list[Upcoming]) -> list[tuple[object, list[Upcoming]]]:
+@dataclass(frozen=True)
+class Line:
+    """What goes out at a moment of a day: an email of a scenario, or a step of a sequence."""
+
+    day: date
+    at: datetime
+    name: str
+    href: str
+    campaign: Campaign
+    number: int
+    noun: str
+
+
+def by_day(emails: list[Upcoming], steps: list[Coming]) -> list[tuple[date, list[Line]]]:
     """Grouped by the day on which each goes out in its campaign's own calendar."""
-    ordered = sorted(coming, key=lambda one: (one.scenario.date, one.at))
-    return [(day, list(ones)) for day, ones in groupby(ordered, key=lambda one: one.scenario.date)]
+    lines = [_of_scenario(one) for one in emails] + [_of_step(one) for one in steps]
+    ordered = sorted(lines, key=lambda line: (line.day, line.at, line.href))
+    return [(day, list(ones)) for day, ones in groupby(ordered, key=lambda line: line.day)]
+
+
+def _of_scenario(one: Upcoming) -> Line:
+    return Line(
+        _day(one.at, one.campaign),
+        one.at,
+        one.scenario.name,
+        f"/scenarios/{one.scenario.id}",
+        one.campaign,
+        one.recipients,
+        "recipient",
+    )
+
+
+def _of_step(one: Coming) -> Line:
+    return Line(
+        _day(one.first_at, one.campaign),
+        one.first_at,
+        f"Step {one.key}",
+        f"/campaigns/{one.campaign.id}/sequence/actions?state=pending&step={one.key}",
+        one.campaign,
+        one.number,
+        "action",
+    )
+
+
+def _day(at: datetime, campaign: Campaign) -> date:
+    return today(at, campaign.timezone)

@@ -18,7 +18,7 @@ from mcs.core.message import BadTemplate, CannotCompose
 from mcs.extensions import db
 from mcs.gateways import clock, mailer
 from mcs.models import Campaign, Scenario
-from mcs.services import attributes, audiences, previews, scenarios
+from mcs.services import attributes, audiences, messages, previews, scenarios
 from mcs.services.scenarios import Fields, Frozen, Refused
 from mcs.web.forms import Form, complain
 from mcs.web.parts import (
@@ -188,9 +188,12 @@ def _saved(scenario_id: int, draft: bool) -> WerkzeugResponse:
 
 
 @bp.get(id_in("/scenarios/{scenario_id}"))
-def show(scenario_id: int) -> str:
+def show(scenario_id: int) -> Any:
     session, now = db.session(), clock.now()
     listed = scenarios.find(session, scenario_id)
+    step = messages.step_of(session, listed.scenario)
+    if step is not None:
+        return redirect(f"/campaigns/{listed.scenario.campaign_id}/sequence/steps/{step}", 303)
     scenario, campaign = listed.scenario, listed.scenario.campaign
     begun = scenarios.begun(session, scenario_id)
     fields = scenarios.fields_of(scenario)

@@ -15,6 +15,8 @@ from mcs.services import users
 # Pages that ask for no sign-in, by their rule. Everything else does.
 PUBLIC_RULES = ("/login", "/setup", "/healthz", "/static/<path:filename>")
 PUBLIC_PREFIX = "/u/"
+# It asks for a token itself, where it asks for anything.
+API_PREFIX = "/api/v1/"
 UPLOAD_SUFFIX = "/contacts/upload"
 
 MEGABYTE = 1024 * 1024
@@ -90,7 +92,7 @@ def is_public() -> bool:
             request.path.startswith((PUBLIC_PREFIX, "/static/"))
         )
     rule = request.url_rule.rule
-    return rule in PUBLIC_RULES or rule.startswith(PUBLIC_PREFIX)
+    return rule in PUBLIC_RULES or rule.startswith((PUBLIC_PREFIX, API_PREFIX))
 
 
 def owner_exists() -> bool:

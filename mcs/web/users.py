@@ -60,6 +60,7 @@ def remove(user_id: int) -> Response | str:
             consequences=(
                 "They are signed out at once, and cannot sign in again.",
                 "Their campaigns and scenarios stay, and go out as planned.",
+                "API tokens that they made stop working.",
             ),
             action=request.path,
             verb="Remove",

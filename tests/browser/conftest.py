@@ -2,19 +2,23 @@
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from flask import Flask
 from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import Engine, create_engine
+from werkzeug.serving import make_server
 
 from mcs.models import configure_engine
 from tests.browser.viewer import Viewer
 from tests.conftest import TEST_DATABASE
 from tests.flows.installation import Installation
+from tests.mail import free_port
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # One connection, so that sending takes long enough to be looked at.
@@ -47,6 +51,17 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=[*QUIET])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def base_url(app: Flask) -> Iterator[str]:
+    """The web process alone, over real HTTP."""
+    server = make_server("127.0.0.1", free_port(), app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.shutdown()
+    thread.join()
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The pages that only a fault or a second person leads to, looked at as all the others are."""
 
-import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,27 +7,14 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Browser
 from sqlalchemy.orm import Session
-from werkzeug.serving import make_server
 
 from mcs.extensions import db
-from mcs.services import deliveries, emailers, planning, users
+from mcs.services import api_tokens, deliveries, emailers, planning, users
 from tests.browser.viewer import Viewer
-from tests.mail import free_port
 from tests.people import add_campaign, add_contact, add_scenario
 
 OWNER, PASSWORD = "olga@shop.example", "seven green kettles"
 LEASE = timedelta(seconds=45)
-
-
-@pytest.fixture
-def base_url(app: Flask) -> Iterator[str]:
-    """The web process alone, over real HTTP."""
-    server = make_server("127.0.0.1", free_port(), app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
 
 
 @pytest.fixture
@@ -68,6 +53,7 @@ def test_pages_that_only_trouble_or_company_leads_to(
             db.session(), now, "marie@shop.example", PASSWORD, users.MARKETER
         ).id
         assert owner.id != marie
+        api_tokens.make(db.session(), now, "Web shop", "enrol", owner.id)
     folder = Path(__file__).parent / "shots" / "seldom"
     viewer = Viewer(chromium, base_url, folder)
     page = viewer.page
@@ -83,6 +69,8 @@ def test_pages_that_only_trouble_or_company_leads_to(
         ("retry", f"/emailers/{doubtful}/retry"),
         ("users", "/users/"),
         ("user-remove", f"/users/{marie}/remove"),
+        ("token-revoke", "/api-tokens/1/revoke"),
+        ("tokens", "/api-tokens/"),
         ("activity", "/activity/"),
     ):
         answer = page.goto(path)

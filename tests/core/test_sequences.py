@@ -23,9 +23,11 @@ from mcs.core.sequences import (
     calendar,
     check,
     define,
+    foresee,
     plan,
     read_action_id,
     revise,
+    settle,
 )
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -280,3 +282,50 @@ def test_a_calendar_is_made_of_instants() -> None:
     assert calendar(date(2026, 11, 23), date(2026, 11, 23), BERLIN) == Calendar(
         berlin("2026-11-23 00:00"), berlin("2026-11-24 00:00"), BERLIN
     )
+
+
+CHAIN = [
+    define("ask", "x", offset="2days"),
+    define("again", "x", offset="1day", after="ask", on_failure=SKIP),
+    define("at-last", "x", offset="1day", after="again", on_failure=SKIP),
+    define("besides", "x", offset="1day", after="ask", on_failure=GO_ON),
+]
+
+
+def test_what_follows_from_a_change_follows_to_the_end() -> None:
+    began = berlin("2026-11-23 12:00")
+    now = began + timedelta(days=3)
+    standing = [
+        Standing("ask", 1, "pending", began + timedelta(days=9)),
+        *(Standing(key, 1, "pending", None) for key in ("again", "at-last", "besides")),
+    ]
+    changes = settle(CHAIN, NOVEMBER, enrolled(began), standing, now, only={"ask"}, past=PAST_SKIP)
+    assert [(one.kind, one.key, one.reason) for one in changes] == [
+        ("vanish", "ask", PASSED),
+        ("vanish", "again", "skipped, since ask was left out"),
+        ("vanish", "at-last", "skipped, since again was left out"),
+        ("move", "besides", ""),
+    ]
+    assert changes[-1].expected_at == now + timedelta(days=1)
+    after = [
+        Standing(one.key, 1, "cancelled" if one.reason else "pending", one.expected_at, now,
+                 one.reason)
+        for one in changes
+    ]  # fmt: skip
+    assert settle(CHAIN, NOVEMBER, enrolled(began), after, now, past=PAST_SKIP) == []
+
+
+def test_only_what_was_asked_for_changes_without_dependence() -> None:
+    began = berlin("2026-11-23 12:00")
+    assert settle(STEPS, NOVEMBER, enrolled(began), [], began, only={"action2"}) == [
+        one for one in revise([], plan(STEPS, NOVEMBER, enrolled(began)), began)
+        if one.key == "action2"
+    ]  # fmt: skip
+
+
+def test_foreseen_is_a_chain_in_which_each_is_done_at_its_moment() -> None:
+    planned = foresee(CHAIN, NOVEMBER, enrolled(berlin("2026-11-23 12:00")))
+    assert moments(planned) == ["11-25 12:00", "11-26 12:00", "11-27 12:00", "11-26 12:00"]
+    late = foresee(CHAIN, NOVEMBER, enrolled(berlin("2026-12-29 12:00")))
+    assert [one.reason for one in late[:2]] == ["", TOO_LATE]
+    assert late[2].expected_at is None

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.models import AuditEntry, SetupToken, SignInLimit, User
-from mcs.services import users
+from mcs.services import attempts, users
 from mcs.services.users import RefusedUser, TooManyAttempts
 
 PASSWORD = "seven green kettles"
@@ -84,7 +84,7 @@ def test_attempts_are_counted_by_account_over_all_processes(
     with sessions() as last:
         with pytest.raises(TooManyAttempts):
             users.sign_in(last, now, "olga@shop.example", PASSWORD, "198.51.100.1")
-        later = now + users.LIMIT_WINDOW
+        later = now + attempts.WINDOW
         assert users.sign_in(last, later, "olga@shop.example", PASSWORD, HERE) is not None
 
 
@@ -105,8 +105,8 @@ def test_limits_keep_no_addresses_and_go_when_they_are_over(
     keys = session.scalars(select(SignInLimit.key)).all()
     assert len(keys) == 2
     assert not any("nobody" in key or HERE in key for key in keys)
-    users.sign_in(session, now + users.LIMIT_WINDOW, "olga@shop.example", PASSWORD, HERE)
-    assert session.scalars(select(SignInLimit.since)).all() == [now + users.LIMIT_WINDOW]
+    users.sign_in(session, now + attempts.WINDOW, "olga@shop.example", PASSWORD, HERE)
+    assert session.scalars(select(SignInLimit.since)).all() == [now + attempts.WINDOW]
 
 
 def test_a_stolen_session_is_no_way_to_guess_the_password(session: Session, now: datetime) -> None:

@@ -13,7 +13,9 @@ from werkzeug.test import TestResponse
 
 from mcs.config import ROOT
 from mcs.gateways.jobqueue import JobQueue
-from mcs.services import campaigns, emailers, imports, planning
+from mcs.services import campaigns, emailers, imports, planning, schedules, sequences
+from mcs.services.definitions import Step
+from mcs.services.schedules import Subject
 from mcs.web.forms import FileForm, Form
 from tests.people import add_campaign, add_contacts, add_scenario
 from tests.web.visitor import Visitor, words
@@ -47,8 +49,9 @@ GARBAGE = {
 }
 # What views read from the request beside their forms.
 PLAIN_FIELDS = ("draft", "view", "use", "campaign", "scenario", "from", "theme", "next", "review")
+PLAIN_FIELDS += ("back", "past", "place", "on", "subject")
 QUERY = ("after", "before", "q", "state", "sort", "when", "outcome", "campaign", "scenario")
-QUERY += ("reader", "view", "next", "token")
+QUERY += ("reader", "view", "next", "token", "step", "kind")
 ODD_IDS = ("0", "999999", str(2**31 - 1), str(2**31), str(2**63), "-1", "abc", "1.5", "%00", "²")
 # These end the session: asked last.
 LEAVING = ("/logout", "/account/sign-out-everywhere")
@@ -60,6 +63,10 @@ def olgas(app: Flask, olga: Visitor, session: Session, now: datetime, queue: Job
     campaign = add_campaign(session)
     add_contacts(session, campaign, 3)
     add_scenario(session, campaign)
+    hook = {"url": "https://hooks.example.com/", "secret": "a secret of 24 characters"}
+    steps = [Step("1", "webhook", "0days", config=hook), Step("2", "webhook", "1day", config=hook)]
+    sequences.define(session, now, campaign.id, steps)
+    schedules.enrol(session, now, campaign.id, Subject("contact", "1", 1))
     file = b"email,name\nann@people.example,Ann\n"
     imports.upload(session, now, queue, campaign.id, "a.csv", [file], True, secret="x")
     (emailer_id,) = planning.plan_day(session, now, queue)
@@ -90,15 +97,21 @@ def all_fields() -> set[str]:
     """The names of every form's fields, and what else a view reads."""
     named = {
         name
-        for form in [*Form.__subclasses__(), *FileForm.__subclasses__()]
+        for form in [*_kinds(Form), *_kinds(FileForm)]
         for name in dir(form)
         if hasattr(getattr(form, name), "field_class")
     }
     return named | set(PLAIN_FIELDS) | {"attribute-company"}
 
 
+def _kinds(form: type) -> Iterator[type]:
+    for kind in form.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
+
+
 def test_the_fields_are_found() -> None:
-    assert {"email", "postal_address", "content", "time", "file", "again"} <= all_fields()
+    assert {"email", "postal_address", "content", "time", "file", "again", "offset"} <= all_fields()
 
 
 @pytest.mark.parametrize("kind", GARBAGE)
@@ -170,6 +183,8 @@ LISTS = (
     *(f"/campaigns/?sort={sign}{name}" for name in campaigns.SORTS for sign in ("", "-")),
     "/contacts/?", "/campaigns/1/contacts?", "/scenarios/?", "/campaigns/1/scenarios/?",
     "/emailers/?", "/emailers/1?", "/imports/1?", "/activity/?", "/mailbox/?",
+    "/campaigns/1/sequence/subjects?", "/campaigns/1/sequence/actions?",
+    "/campaigns/1/sequence/subjects/1?",
 )  # fmt: skip
 PLACES = (
     "1", "0", str(2**31), str(2**63), "9" * 18, "9" * 200, "-1", "1.1", "2026-11-24 1",
@@ -208,6 +223,23 @@ SCENARIO = {
     "date": "2026-11-27",
     "time": "10:00",
 }
+STEP = {
+    "key": "3",
+    "offset": "2days",
+    "time": "10:00",
+    "days": "mon",
+    "excluded": "2026-12-25",
+    "repeat": "every 1week, 3 times",
+    "after": "1",
+    "on_failure": "skip",
+    "attempts": "2",
+    "past": "run",
+    "back": "",
+}
+HOOK = STEP | {"url": "https://hooks.example.com/", "secret": "a secret of 24 characters"}
+EMAIL = STEP | {name: SCENARIO[name] for name in ("name", "subject", "content", "format")}
+POST = STEP | {"service": "discord://4174216298/JHMHI8qBe7bk2ZwO5U711o3dV", "text": "Sold!"}
+HERE = "/campaigns/1/sequence"
 FORMS: dict[str, dict[str, str]] = {
     "/campaigns/new": CAMPAIGN,
     "/campaigns/1/edit": CAMPAIGN,
@@ -219,7 +251,21 @@ FORMS: dict[str, dict[str, str]] = {
     "/emailers/1/new-time": {"date": "2026-11-27", "time": "10:00"},
     "/users/": {"email": "marie@shop.example"},
     "/imports/1/confirm": {"use": "email"},
+    f"{HERE}/steps/new?kind=webhook": HOOK,
+    f"{HERE}/steps/new?kind=send_email": EMAIL,
+    f"{HERE}/steps/new?kind=notify": POST,
+    f"{HERE}/steps/2": HOOK,
+    f"{HERE}/check?kind=send_email": EMAIL | {"reader": "p1@people.example"},
+    f"{HERE}/check?step=2": HOOK,
+    f"{HERE}/steps/2/move": {"place": "0"},
+    f"{HERE}/enrol": {"email": "p1@people.example"},
+    f"{HERE}/enrol/added": {"on": "1"},
+    f"{HERE}/actions/1/retry": {"subject": "1"},
 }
+
+
+PAGES = ("/", "/campaigns/", "/campaigns/1", "/scenarios/", "/contacts/", "/activity/")
+SEQUENCE = (HERE, f"{HERE}/enrol", f"{HERE}/subjects", f"{HERE}/subjects/1", f"{HERE}/actions")
 
 
 @pytest.mark.parametrize("path", FORMS)
@@ -229,7 +275,15 @@ def test_one_bad_field_among_good_ones(olgas: Visitor, path: str) -> None:
         for kind, value in GARBAGE.items():
             answer = olgas.post(path, {**FORMS[path], name: value})
             answered(answer, (path, name, kind))
-    for page in ("/", "/campaigns/", "/campaigns/1", "/scenarios/", "/contacts/", "/activity/"):
+    for page in (
+        "/",
+        "/campaigns/",
+        "/campaigns/1",
+        "/scenarios/",
+        "/contacts/",
+        "/activity/",
+        *SEQUENCE,
+    ):
         assert olgas.get(page).status_code == 200, page
 
 

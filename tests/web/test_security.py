@@ -13,8 +13,12 @@ from mcs.app import create_app
 from mcs.web import security
 from tests.web.visitor import OWNER_EMAIL, PASSWORD, Visitor, make_owner, words
 
-PUBLIC = re.compile(r"^/(login|setup|healthz|static/.*|u/.*)$")
+PUBLIC = re.compile(r"^/(login|setup|healthz|static/.*|u/.*|api/v1/openapi.json)$")
 ONE_CLICK = re.compile(r"^/u/<[^/]*token>$")
+
+
+# Programs prove themselves with a token, and nothing else: no session is asked, none is given.
+FOR_PROGRAMS = "/api/v1/"
 
 
 def addresses(app: Flask) -> Iterator[tuple[Rule, str]]:
@@ -28,13 +32,30 @@ def test_every_page_but_the_public_ones_asks_for_sign_in(app: Flask, stranger: V
     for rule, address in addresses(app):
         if PUBLIC.match(rule.rule):
             continue
-        for method in ("GET", "POST"):
+        for method in ("GET", "POST", "PUT"):
             if method not in (rule.methods or ()):
                 continue
             answer = stranger.client.open(address, method=method)
+            if rule.rule.startswith(FOR_PROGRAMS):
+                assert answer.status_code == 401, (method, address)
+                continue
             assert answer.status_code == 303, (method, address)
             assert answer.location.startswith("/login"), (method, address)
             walked += 1
+    assert walked > 20
+
+
+def test_a_session_opens_nothing_to_programs(app: Flask, olga: Visitor) -> None:
+    walked = 0
+    for rule, address in addresses(app):
+        if rule.rule.startswith(FOR_PROGRAMS) and not PUBLIC.match(rule.rule):
+            for method in (rule.methods or set()) & {"GET", "POST", "PUT"}:
+                # Signed in, and with the CSRF token: a browser that was led here by a page.
+                fields = {"csrf_token": olga.token}
+                answer = olga.client.open(address, method=method, data=fields)
+                assert answer.status_code == 401, (method, address)
+                assert "Set-Cookie" not in answer.headers
+                walked += 1
     assert walked > 20
 
 
@@ -47,7 +68,7 @@ def test_every_post_needs_a_csrf_token(app: Flask, olga: Visitor) -> None:
     for rule, address in addresses(app):
         if "POST" not in (rule.methods or ()) or ONE_CLICK.match(rule.rule):
             continue
-        if rule.rule == "/setup" or rule.rule.startswith("/u/"):
+        if rule.rule == "/setup" or rule.rule.startswith(("/u/", FOR_PROGRAMS)):
             continue
         answer = olga.client.post(address, data={"name": "x"})
         assert answer.status_code == 400, address

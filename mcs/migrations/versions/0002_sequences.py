@@ -23,20 +23,13 @@ _OPEN = sa.Computed("pending + sending > 0", persisted=True)
 
 
 def upgrade():
-    with op.batch_alter_table("campaigns") as batch_op:
-        batch_op.add_column(
-            sa.Column("edition", sa.String(length=16), nullable=False, server_default="")
-        )
+    _campaigns()
     _action_definitions()
     _schedules()
     _actions()
+    _api_tokens()
+    _kept_answers()
     _slices()
-    with op.batch_alter_table("campaigns") as batch_op:
-        batch_op.add_column(sa.Column("held_at", sa.DateTime(timezone=True), nullable=True))
-        batch_op.add_column(
-            sa.Column("notice", sa.String(length=500), server_default="", nullable=False)
-        )
-        batch_op.add_column(sa.Column("cuts", sa.Integer(), server_default="0", nullable=False))
     with op.batch_alter_table("deliveries") as batch_op:
         batch_op.alter_column(
             "action_id",
@@ -82,6 +75,22 @@ def _slices():
         sqlite_where=sa.text("open"),
         postgresql_where=sa.text("open"),
     )
+
+
+def _campaigns():
+    with op.batch_alter_table("campaigns") as batch_op:
+        batch_op.add_column(
+            sa.Column("enrols_added", sa.Boolean(), nullable=False, server_default=sa.false())
+        )
+        batch_op.add_column(
+            sa.Column("edition", sa.String(length=16), nullable=False, server_default="")
+        )
+        batch_op.add_column(sa.Column("enrol_asked_at", sa.DateTime(timezone=True), nullable=True))
+        batch_op.add_column(sa.Column("held_at", sa.DateTime(timezone=True), nullable=True))
+        batch_op.add_column(
+            sa.Column("notice", sa.String(length=500), server_default="", nullable=False)
+        )
+        batch_op.add_column(sa.Column("cuts", sa.Integer(), server_default="0", nullable=False))
 
 
 def _action_definitions():
@@ -180,3 +189,39 @@ def _actions():
         ),
     )
     op.create_index("ix_actions_state_due_at", "actions", ["state", "due_at"])
+
+
+def _api_tokens():
+    op.create_table(
+        "api_tokens",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("scope", sa.String(length=10), nullable=False),
+        sa.Column("token_hash", sa.String(length=64), nullable=False),
+        sa.Column("ending", sa.String(length=8), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("created_by", sa.Integer(), nullable=True),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("scope IN ('read', 'enrol', 'manage')", name="ck_api_tokens_scope"),
+        sa.ForeignKeyConstraint(["created_by"], ["users.id"], name="fk_api_tokens_created_by"),
+        sa.PrimaryKeyConstraint("id", name="pk_api_tokens"),
+        sa.UniqueConstraint("token_hash", name="uq_api_tokens_token_hash"),
+    )
+
+
+def _kept_answers():
+    op.create_table(
+        "kept_answers",
+        sa.Column("token_id", sa.Integer(), nullable=False),
+        sa.Column("key", sa.String(length=255), nullable=False),
+        sa.Column("request_hash", sa.String(length=64), nullable=False),
+        sa.Column("first_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("location", sa.String(length=500), nullable=False),
+        sa.Column("body", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["token_id"], ["api_tokens.id"], name="fk_kept_answers_token_id"),
+        sa.PrimaryKeyConstraint("token_id", "key", name="pk_kept_answers"),
+    )
+    op.create_index("ix_kept_answers_first_at", "kept_answers", ["first_at"])

@@ -1,0 +1,86 @@
+"""The steps of a campaign's sequence over HTTP."""
+
+from typing import Any
+
+from flask import current_app
+
+from mcs.api.access import MANAGE, READ
+from mcs.api.operations import Answer, Asked, Operation
+from mcs.api.problems import at, invalid
+from mcs.core.sequences import PAST_SKIP, BadDefinition
+from mcs.services import campaigns, definitions, sequences, written_steps
+from mcs.services.definitions import Step
+from mcs.services.schedules import Tally
+from mcs.services.written_steps import BadActionDef
+
+
+def read(asked: Asked, campaign: str) -> Answer:
+    campaign_id = campaigns.known_as(asked.session, campaign).id
+    return Answer({"action_defs": _shown(definitions.steps_of(asked.session, campaign_id))})
+
+
+def save(asked: Asked, campaign: str) -> Answer:
+    """Save the steps, or with dry_run only say what that would do."""
+    campaign_id = campaigns.known_as(asked.session, campaign).id
+    dry = asked.query.get("dry_run", False)
+    try:
+        steps = written_steps.read(asked.body["action_defs"])
+        known = definitions.steps_of(asked.session, campaign_id)
+        steps = written_steps.with_known_secrets(steps, known)
+        tally = _save(asked, campaign_id, steps, dry)
+    except BadActionDef as error:
+        raise invalid(at(["action_defs", *error.path], error.reason)) from None
+    return Answer(
+        {"action_defs": _shown(steps), "saved": not dry, "consequences": _consequences(tally)}
+    )
+
+
+def _save(asked: Asked, campaign_id: int, steps: list[Step], dry: bool) -> Tally:
+    verb = sequences.preview if dry else sequences.define
+    past, known = asked.body.get("past", PAST_SKIP), current_app.extensions["callbacks"]
+    try:
+        return verb(asked.session, asked.now, campaign_id, steps, past, known=known)
+    except BadDefinition as error:
+        raise written_steps.located(steps, error) from None
+
+
+def _shown(steps: list[Step]) -> list[dict[str, Any]]:
+    return [written_steps.written(written_steps.without_secrets(step)) for step in steps]
+
+
+def _consequences(tally: Tally) -> dict[str, Any]:
+    counts = {name: getattr(tally, name) for name in _COUNTS}
+    return counts | {"by_key": {key: dict(kinds) for key, kinds in tally.by_key.items()}}
+
+
+_COUNTS = ("subjects", "appear", "move", "vanish", "skipped", "at_once")
+
+
+OPERATIONS = (
+    Operation(
+        "readDefinitions",
+        "GET",
+        "/campaigns/{campaign}/definitions",
+        read,
+        READ,
+        "Read the steps of a campaign's sequence",
+        {200: "KnownDefinitions"},
+    ),
+    Operation(
+        "putDefinitions",
+        "PUT",
+        "/campaigns/{campaign}/definitions",
+        save,
+        MANAGE,
+        "Save the steps of a campaign's sequence; only pending actions of what changed move",
+        {200: "SavedDefinitions"},
+        query={
+            "dry_run": {
+                "type": "boolean",
+                "default": False,
+                "description": "Only say what saving would do.",
+            }
+        },
+        body="Definitions",
+    ),
+)

@@ -1,0 +1,115 @@
+"""Answers: kept for requests with an Idempotency-Key, so that asking twice does it once.
+
+A key belongs to the token it came with. It is taken in a commit of its own before anything is done,
+and its answer is kept in another one after; an error lets the key go. Where a process died between
+the two, the key's lease ends, and who asks again is let through: the verbs themselves do nothing
+twice (``since`` is for the one that would, a restart).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy.orm import Session
+
+from mcs.models import KeptAnswer
+from mcs.models.sql import insert_into
+from mcs.services.transactions import writing
+
+KEPT_FOR = timedelta(hours=24)
+# Longer than a web process lets a request run.
+LEASE = timedelta(seconds=90)
+
+
+class OtherRequest(Exception):
+    """The key was used for a request that asked for something else."""
+
+
+class BeingAnswered(Exception):
+    """The same request is being answered in this moment."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key as it came: whose it is, its text, and the hash of all that was asked with it."""
+
+    token_id: int
+    text: str
+    request_hash: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was answered: the HTTP status, the Location header, the body."""
+
+    status: int
+    location: str
+    body: str
+
+
+def take(session: Session, now: datetime, key: Key) -> Answer | datetime:
+    """The answer that is kept for the key, or since when it is ours to answer.
+
+    Raises OtherRequest, BeingAnswered.
+    """
+    with writing(session):
+        _let_go_of_the_old(session, now)
+        taken = session.scalar(
+            insert_into(session, KeptAnswer)
+            .values(
+                token_id=key.token_id,
+                key=key.text,
+                request_hash=key.request_hash,
+                first_at=now,
+                lease_until=now + LEASE,
+                location="",
+            )
+            .on_conflict_do_nothing()
+            .returning(KeptAnswer.key)
+        )
+        return _known(session, now, key) if taken is None else now
+
+
+def keep(session: Session, key: Key, answer: Answer) -> None:
+    """Keep the answer for who asks again."""
+    with writing(session):
+        session.execute(
+            update(KeptAnswer)
+            .where(*_named(key))
+            .values(status=answer.status, location=answer.location, body=answer.body)
+        )
+
+
+def let_go(session: Session, key: Key) -> None:
+    """Forget the key: nothing was done, so it may be used again."""
+    with writing(session):
+        session.execute(delete(KeptAnswer).where(*_named(key), KeptAnswer.status.is_(None)))
+
+
+def _known(session: Session, now: datetime, key: Key) -> Answer | datetime:
+    row = session.scalars(
+        select(KeptAnswer)
+        .where(*_named(key))
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if row is not None and row.request_hash != key.request_hash:
+        raise OtherRequest
+    if row is None or (row.status is None and row.lease_until > now):
+        raise BeingAnswered
+    if row.status is not None:
+        return Answer(row.status, row.location, row.body or "")
+    row.lease_until = now + LEASE
+    return row.first_at
+
+
+def _let_go_of_the_old(session: Session, now: datetime) -> None:
+    session.execute(
+        delete(KeptAnswer)
+        .where(KeptAnswer.first_at <= now - KEPT_FOR)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _named(key: Key) -> tuple[ColumnElement[bool], ...]:
+    return KeptAnswer.token_id == key.token_id, KeptAnswer.key == key.text

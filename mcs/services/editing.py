@@ -1,0 +1,231 @@
+"""Editing: one step of a sequence added, changed, moved or removed, and what that would do first.
+
+Each verb reads the other steps under the campaign's lock, so that two people who edit two steps at
+once both get what they wanted.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from mcs.core import sequences
+from mcs.core.content import Problem
+from mcs.core.sequences import BadDefinition
+from mcs.models import Campaign, Scenario
+from mcs.services import audit, callbacks, definitions, scenarios
+from mcs.services import sequences as verbs
+from mcs.services.definitions import SEND_EMAIL, Step
+from mcs.services.messages import message_of
+from mcs.services.scenarios import Fields, Refused
+from mcs.services.schedules import Tally
+from mcs.services.transactions import writing
+from mcs.services.unknown import Unknown
+
+WEBHOOK = "webhook"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What saving would change, for either answer to what becomes of moments already past."""
+
+    skip: Tally
+    run: Tally
+
+    @property
+    def any(self) -> bool:
+        return bool(self.skip.subjects or self.run.subjects)
+
+    @property
+    def asks(self) -> bool:
+        """Whether the answer makes a difference."""
+        return bool(self.skip.skipped or self.run.at_once)
+
+
+def find_step(session: Session, campaign_id: int, key: str) -> Step:
+    """A step of the campaign. Raises Unknown."""
+    for step in definitions.steps_of(session, campaign_id):
+        if step.key == key:
+            return step
+    raise Unknown(f"step {key}")
+
+
+def free_key(steps: Sequence[Step]) -> str:
+    """An id for the next step: step1, step2 ..."""
+    taken = {step.key for step in steps}
+    number = len(steps) + 1
+    while f"step{number}" in taken:
+        number += 1
+    return f"step{number}"
+
+
+def problems(session: Session, campaign: Campaign, message: Fields) -> list[Problem]:
+    """What is wrong with the message of an email step, the fatal first."""
+    found = scenarios.message_problems(session, campaign, message)
+    return sorted(found, key=lambda problem: not problem.fatal)
+
+
+def preview_put(
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    step: Step,
+    *,
+    new: bool,
+    known: Mapping[str, Any],
+    message: Fields | None = None,
+) -> Effect:
+    """What ``put`` would change. ``known`` is the table of callbacks that a step may use. Raises
+    BadDefinition, Unknown."""
+    steps = definitions.steps_of(session, campaign_id)
+    if new and _stands_already(session, campaign_id, steps, step, message):
+        return Effect(Tally(), Tally())
+    if step.callback != SEND_EMAIL:
+        callbacks.check(session, known, campaign_id, [step])
+    return _effect(session, now, campaign_id, lambda steps: _with(steps, step, new))
+
+
+def preview_remove(session: Session, now: datetime, campaign_id: int, key: str) -> Effect:
+    """What ``remove`` would change. Raises BadDefinition, Unknown."""
+    return _effect(session, now, campaign_id, lambda steps: _without(steps, key))
+
+
+def put(
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    step: Step,
+    *,
+    new: bool,
+    known: Mapping[str, Any],
+    message: Fields | None = None,
+    past: str = sequences.PAST_SKIP,
+    by: int | None = None,
+) -> Tally:
+    """Save one step: added at the end, or in the place where it was; what that changed.
+
+    ``message`` is what an email step sends, ``known`` the table of callbacks. The same step added
+    twice is one step. Raises BadDefinition, Refused (a problem of the message), Unknown.
+    """
+    campaign = scenarios.find_campaign(session, campaign_id)
+    if message is not None:
+        found = problems(session, campaign, message)
+        if any(problem.fatal for problem in found):
+            raise Refused(found)
+    with writing(session):
+        definitions.load(session, campaign_id, to_edit=True)
+        steps = definitions.steps_of(session, campaign_id)
+        if new and _stands_already(session, campaign_id, steps, step, message):
+            return Tally()
+        _with(steps, step, new)
+        if message is not None:
+            scenario_id = _write_message(session, now, campaign_id, steps, step.key, message)
+            step = replace(step, config={"scenario": scenario_id})
+        callbacks.check(session, known, campaign_id, [step])
+        tally = verbs.define_within(session, now, campaign_id, _with(steps, step, new), past)
+        verb = "added a step to" if new else "edited a step of"
+        audit.note(session, now, by, verb, "campaign", campaign_id, step=step.key)
+        return tally
+
+
+def remove(
+    session: Session, now: datetime, campaign_id: int, key: str, *, by: int | None = None
+) -> Tally:
+    """Take a step out of the sequence; what that changed. Its message stays, as a draft.
+
+    Raises BadDefinition where another step comes after it, Unknown.
+    """
+    with writing(session):
+        definitions.load(session, campaign_id, to_edit=True)
+        steps = _without(definitions.steps_of(session, campaign_id), key)
+        tally = verbs.define_within(session, now, campaign_id, steps)
+        verb = "removed a step from"
+        audit.note(session, now, by, verb, "campaign", campaign_id, step=key)
+        return tally
+
+
+def move(session: Session, now: datetime, campaign_id: int, key: str, place: int) -> None:
+    """Show a step at another place of the list, 0 for the first: no moment changes by that.
+
+    Raises Unknown.
+    """
+    with writing(session):
+        definitions.load(session, campaign_id, to_edit=True)
+        steps = definitions.steps_of(session, campaign_id)
+        moved = next((step for step in steps if step.key == key), None)
+        if moved is None:
+            raise Unknown(f"step {key}")
+        steps.remove(moved)
+        steps.insert(max(0, place), moved)
+        definitions.write(session, now, campaign_id, steps)
+
+
+def _effect(
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    change: Callable[[list[Step]], list[Step]],
+) -> Effect:
+    steps = change(definitions.steps_of(session, campaign_id))
+    return Effect(*verbs.effect(session, now, campaign_id, steps))
+
+
+def _with(steps: Sequence[Step], step: Step, new: bool) -> list[Step]:
+    known = [one.key for one in steps]
+    if new and step.key in known:
+        raise BadDefinition(step.key, "id", "there is a step of this id already: choose another")
+    if not new and step.key not in known:
+        raise Unknown(f"step {step.key}")
+    if new:
+        return [*steps, step]
+    return [step if one.key == step.key else one for one in steps]
+
+
+def _without(steps: Sequence[Step], key: str) -> list[Step]:
+    if all(step.key != key for step in steps):
+        raise Unknown(f"step {key}")
+    for step in steps:
+        if step.after.partition(".")[0] == key:
+            raise BadDefinition(
+                key, "", f"{step.key} comes after {key}: change or remove {step.key} first"
+            )
+    return [step for step in steps if step.key != key]
+
+
+def _stands_already(
+    session: Session, campaign_id: int, steps: Sequence[Step], step: Step, message: Fields | None
+) -> bool:
+    """Whether a second press of the button asks for what the first one made."""
+    known = next((one for one in steps if one.key == step.key), None)
+    if known is None:
+        return False
+    if message is None:
+        return known == step
+    scenario = message_of(session, campaign_id, known)
+    if scenario is None or scenarios.fields_of(scenario) != message:
+        return False
+    return replace(known, config={}) == replace(step, config={})
+
+
+def _write_message(
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    steps: Sequence[Step],
+    key: str,
+    message: Fields,
+) -> int:
+    """The id of the step's scenario, which has no date: the sequence says when it goes out."""
+    known = next((step for step in steps if step.key == key), None)
+    scenario = message_of(session, campaign_id, known) if known is not None else None
+    if scenario is None:
+        scenario = Scenario(campaign_id=campaign_id, state="draft", created_at=now)
+        session.add(scenario)
+    words: dict[str, Any] = asdict(replace(message, date=None, time=None))
+    for name, value in words.items():
+        setattr(scenario, name, value)
+    scenario.updated_at = now
+    session.flush()
+    return scenario.id

@@ -1,0 +1,49 @@
+"""Messages: the scenarios that the email steps of sequences send. They have no date."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, String, and_, cast, exists, select
+from sqlalchemy.orm import Session
+
+from mcs.models import ActionDefinition, Scenario
+from mcs.services.definitions import SEND_EMAIL, Step
+
+
+def message_of(session: Session, campaign_id: int, step: Step) -> Scenario | None:
+    """The scenario that an email step sends; None for other steps, or where it is gone."""
+    number = step.config.get("scenario")
+    if step.callback != SEND_EMAIL or not isinstance(number, int):
+        return None
+    scenario = session.get(Scenario, number)
+    return scenario if scenario is not None and scenario.campaign_id == campaign_id else None
+
+
+def messages_of(session: Session, campaign_id: int, steps: Sequence[Step]) -> dict[str, Scenario]:
+    """The scenarios of the email steps, by the steps' ids."""
+    found = ((step.key, message_of(session, campaign_id, step)) for step in steps)
+    return {key: scenario for key, scenario in found if scenario is not None}
+
+
+def of_a_step() -> ColumnElement[bool]:
+    """Whether a Scenario of the query around this is the message of a step."""
+    return exists().where(_belongs())
+
+
+def step_of(session: Session, scenario: Scenario) -> str | None:
+    """The id of the step whose message a scenario is, if it is one's."""
+    return session.scalar(
+        select(ActionDefinition.key)
+        .join(Scenario, _belongs())
+        .where(Scenario.id == scenario.id)
+        .limit(1)
+    )
+
+
+def _belongs() -> ColumnElement[bool]:
+    # Compared as texts: another's config may hold anything under that name.
+    number = cast(ActionDefinition.config["scenario"].as_string(), String)
+    return and_(
+        ActionDefinition.campaign_id == Scenario.campaign_id,
+        ActionDefinition.callback == SEND_EMAIL,
+        number == cast(Scenario.id, String),
+    )

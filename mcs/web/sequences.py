@@ -1,0 +1,176 @@
+"""The pages of a campaign's sequence: its steps as a list, and enrolling."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Blueprint, flash, redirect, render_template, request
+from flask_login import current_user
+from werkzeug.wrappers import Response
+from wtforms.validators import InputRequired
+
+from mcs.core import timing, words
+from mcs.core.sequences import Planned
+from mcs.extensions import db
+from mcs.gateways import clock
+from mcs.models import Campaign
+from mcs.services import (
+    actions,
+    definitions,
+    enrolling,
+    messages,
+    sequences,
+    subjects,
+)
+from mcs.services.callbacks import NOTIFY, shown
+from mcs.services.definitions import SEND_EMAIL, Step
+from mcs.services.editing import WEBHOOK
+from mcs.web.forms import Form, complain
+from mcs.web.parts import id_in, line, queue
+
+bp = Blueprint("sequences", __name__)
+
+HERE = "/campaigns/{campaign_id}/sequence"
+KINDS = {SEND_EMAIL: "Email", WEBHOOK: "Webhook", NOTIFY: "Post to a channel"}
+# So many occurrences of a repeating step are shown.
+SHOWN = 4
+
+
+class EnrolForm(Form):
+    email = line("Email address", InputRequired("Enter the contact’s email address."))
+
+
+@bp.get(id_in(HERE))
+def show(campaign_id: int) -> str:
+    session, now = db.session(), clock.now()
+    campaign = enrolling.find_campaign(session, campaign_id)
+    steps = definitions.steps_of(session, campaign_id)
+    found = definitions.read(steps)
+    return render_template(
+        "sequences/show.html",
+        campaign=campaign,
+        steps=steps,
+        said={one.key: timing.said(one) for one in found},
+        titles=titles(campaign_id, steps),
+        moments=moments_of(campaign_id, None),
+        counts=subjects.counts_by_step(session, campaign_id),
+        status=actions.status(session, now, [campaign_id]),
+        summary=subjects.summary(session, campaign_id),
+        outside=enrolling.not_enrolled(session, campaign_id),
+        now=now,
+        shown=SHOWN,
+        from_now=words.from_now,
+        lateness=lateness,
+    )
+
+
+def titles(campaign_id: int, steps: Sequence[Step]) -> dict[str, tuple[str, str]]:
+    """What each step does, in a few words, and a second line: a subject, or where it goes."""
+    found = messages.messages_of(db.session(), campaign_id, steps)
+    said = {}
+    for step in steps:
+        message = found.get(step.key)
+        if message is not None:
+            said[step.key] = (message.name, message.subject)
+        elif step.callback == WEBHOOK:
+            host = urlsplit(str(step.config.get("url", ""))).netloc
+            said[step.key] = ("Webhook", host)
+        elif step.callback == NOTIFY:
+            said[step.key] = (KINDS[NOTIFY], shown(step).get("url", ""))
+        else:
+            said[step.key] = (KINDS.get(step.callback, step.callback), "")
+    return said
+
+
+def moments_of(campaign_id: int, steps: Sequence[Step] | None) -> dict[str, list[Planned]]:
+    """When the actions of each step fall for a contact that joins now."""
+    outlook = sequences.foresight(db.session(), clock.now(), campaign_id, steps)
+    found: dict[str, list[Planned]] = {}
+    for one in outlook.planned:
+        found.setdefault(one.key, []).append(one)
+    return found
+
+
+def lateness(seconds: float | None) -> str:
+    """How late actions begin: ``0.4 s``, or in larger units."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{max(seconds, 0):.1f} s"
+    return words.span(timedelta(seconds=seconds))
+
+
+@bp.get(id_in(f"{HERE}/enrol"))
+def enrol(campaign_id: int) -> str:
+    return _enrol_page(enrolling.find_campaign(db.session(), campaign_id), EnrolForm(formdata=None))
+
+
+@bp.post(id_in(f"{HERE}/enrol"))
+def enrol_one(campaign_id: int) -> Any:
+    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    form = EnrolForm()
+    if form.validate():
+        try:
+            done = enrolling.enrol_one(
+                db.session(), clock.now(), campaign_id, form.email.data, by=current_user.id
+            )
+        except enrolling.Refused as refusal:
+            complain(form, "email", str(refusal))
+        else:
+            flash(ENROLLED[done.did].format(form.email.data))
+            return redirect(f"/campaigns/{campaign_id}/sequence/subjects/{done.schedule_id}", 303)
+    return _enrol_page(campaign, form), 422
+
+
+ENROLLED = {
+    "began": "{} has begun the sequence.",
+    "resumed": "{} goes on with the sequence, counted from when they began.",
+    "nothing": "{} is in the sequence already.",
+}
+
+
+def _enrol_page(campaign: Campaign, form: EnrolForm) -> str:
+    session = db.session()
+    steps = definitions.steps_of(session, campaign.id)
+    return render_template(
+        "sequences/enrol.html",
+        campaign=campaign,
+        form=form,
+        steps=steps,
+        titles=titles(campaign.id, steps),
+        outside=enrolling.not_enrolled(session, campaign.id),
+        outlook=sequences.foresight(session, clock.now(), campaign.id),
+    )
+
+
+@bp.post(id_in(f"{HERE}/enrol/batch"))
+def enrol_batch(campaign_id: int) -> Response:
+    enrolling.find_campaign(db.session(), campaign_id)
+    before = enrolling.not_enrolled(db.session(), campaign_id)
+    left = enrolling.ask_batch(db.session(), clock.now(), queue(), campaign_id, by=current_user.id)
+    if left:
+        flash(
+            f"The batch is being enrolled: {words.count(left, 'contact')} to go. You can leave"
+            " this page."
+        )
+    else:
+        flash(
+            f"{words.count(before, 'contact has', 'contacts have')} begun the sequence."
+            if before
+            else "Everybody in the batch is in the sequence already."
+        )
+    return redirect(f"/campaigns/{campaign_id}/sequence", 303)
+
+
+@bp.post(id_in(f"{HERE}/enrol/added"))
+def enrol_added(campaign_id: int) -> Response:
+    on = request.form.get("on") == "1"
+    enrolling.find_campaign(db.session(), campaign_id)
+    enrolling.welcome(db.session(), clock.now(), campaign_id, on, by=current_user.id)
+    flash(
+        "Everyone who is added from now on begins the sequence at that moment."
+        if on
+        else "Who is added from now on does not begin the sequence by themselves."
+    )
+    return redirect(f"/campaigns/{campaign_id}/sequence/enrol", 303)

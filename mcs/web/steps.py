@@ -1,0 +1,485 @@
+"""The pages of one step of a sequence: writing it, what an edit would do, moving, removing."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from flask import Blueprint, abort, current_app, flash, redirect, render_template, request
+from flask_login import current_user
+from werkzeug.wrappers import Response
+from wtforms import HiddenField, IntegerField, PasswordField, RadioField, SelectMultipleField
+from wtforms.fields.choices import SelectChoice, SelectField
+from wtforms.validators import InputRequired, Length
+
+from mcs.core import intervals, timing, words
+from mcs.core import sequences as core
+from mcs.core.content import Problem
+from mcs.core.language import SOURCE_LIMIT
+from mcs.core.message import BadTemplate, CannotCompose
+from mcs.core.sequences import BadDefinition
+from mcs.extensions import db
+from mcs.gateways import clock, mailer
+from mcs.models import Campaign, Scenario
+from mcs.services import attributes, definitions, editing, enrolling, messages, previews
+from mcs.services.callbacks import NOTIFY
+from mcs.services.definitions import MOST_ATTEMPTS, SEND_EMAIL, Step
+from mcs.services.editing import WEBHOOK, Effect
+from mcs.services.scenarios import Fields, Refused
+from mcs.services.schedules import Tally
+from mcs.web.forms import Form, complain, trimmed
+from mcs.web.parts import by_htmx, id_in, line, lines, settings
+from mcs.web.sequences import HERE, KINDS, SHOWN, moments_of
+
+bp = Blueprint("steps", __name__)
+
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+ON_FAILURE = (
+    SelectChoice(core.WAIT, "wait until somebody tries it again"),
+    SelectChoice(core.SKIP, "leave this step out"),
+    SelectChoice(core.GO_ON, "go on with this step all the same"),
+)
+# The fields whose names differ from those of a definition's parts.
+FIELDS = {"id": "key", "config.url": "url", "config.secret": "secret", "config.text": "text"}
+# So many occurrences of a repeating step are offered to come after.
+OFFERED = 12
+
+
+class StepForm(Form):
+    """When a step falls, whatever it does. The words for what cannot be are core's."""
+
+    key = line("Id")
+    offset = line("How long after joining", InputRequired("Say how long after, such as 2days."))
+    time = line("Time of day")
+    days = SelectMultipleField(
+        "Weekdays",
+        choices=[
+            SelectChoice(day, label) for day, label in zip(intervals.DAYS, WEEKDAYS, strict=True)
+        ],
+        validate_choice=False,
+    )
+    excluded = line("Dates left out")
+    repeat = line("Repeat")
+    after = SelectField("Counts from", validate_choice=False, default="")
+    on_failure = SelectField(
+        "If that one fails", choices=list(ON_FAILURE), validate_choice=False, default=core.WAIT
+    )
+    attempts = IntegerField("Tries", default=1)
+
+    def step(self, kind: str, known: Step | None) -> Step:
+        """The step that was typed; what is not typed again is kept from the known one."""
+        days = [day for day in self.days.data or [] if day]
+        return Step(
+            key=known.key if known else self.key.data,
+            callback=kind,
+            offset=self.offset.data,
+            time=self.time.data,
+            days="" if len(set(days)) == len(intervals.DAYS) else ",".join(days),
+            excluded=self.excluded.data,
+            repeat=self.repeat.data,
+            after=self.after.data or "",
+            on_failure=self.on_failure.data or core.WAIT,
+            config=self.config(known.config if known else {}),
+            max_attempts=self.attempts.data or 0,
+        )
+
+    def config(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(known)
+
+    def message(self) -> Fields | None:
+        """What an email step sends."""
+        return None
+
+    def offer(self, steps: Sequence[Step], key: str) -> None:
+        """What the step may come after: the others, and some occurrences of those that repeat."""
+        names = [name for one in steps if one.key != key for name in occurrences(one)]
+        if self.after.data and self.after.data not in names:
+            names.append(self.after.data)
+        self.after.choices = [
+            SelectChoice("", "the moment somebody joins"),
+            *(SelectChoice(name, f"{name} being done") for name in names),
+        ]
+
+
+class EmailForm(StepForm):
+    name = line(
+        "Name",
+        InputRequired("Give the message a name, to find it again."),
+        Length(max=200, message="A name has up to 200 characters."),
+    )
+    subject = line("Subject", Length(max=500, message="A subject has up to 500 characters."))
+    content = lines(
+        "Content",
+        Length(max=SOURCE_LIMIT, message=f"Content has up to {SOURCE_LIMIT:,} characters."),
+    )
+    format = RadioField(
+        "Format",
+        choices=[SelectChoice("text", "Plain text"), SelectChoice("markdown", "Markdown")],
+        default="text",
+    )
+    reader = HiddenField()
+
+    def message(self) -> Fields:
+        kind = self.format.data if self.format.data in ("text", "markdown") else "text"
+        return Fields(self.name.data, self.subject.data, self.content.data, kind)
+
+
+class WebhookForm(StepForm):
+    url = line(
+        "Address",
+        InputRequired("Enter the address that is told, such as https://shop.example/mcs."),
+        Length(max=2000, message="An address has up to 2,000 characters."),
+    )
+    secret = line("Secret", Length(max=200, message="A secret has up to 200 characters."))
+
+    def config(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        secret = self.secret.data or known.get("secret", "")
+        return {**known, "url": self.url.data, "secret": secret}
+
+
+class NotifyForm(StepForm):
+    service = PasswordField("Address of the service", filters=[trimmed])
+    text = lines("Text", InputRequired("Write what is posted."))
+
+    def config(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        return {**known, "url": self.service.data or known.get("url", ""), "text": self.text.data}
+
+
+FORMS: dict[str, type[StepForm]] = {
+    SEND_EMAIL: EmailForm,
+    WEBHOOK: WebhookForm,
+    NOTIFY: NotifyForm,
+}
+
+
+def occurrences(step: Step) -> list[str]:
+    """The names of a step's actions: the first few, where it repeats."""
+    if not step.repeat:
+        return [step.key]
+    repeat = definitions.read([replace(step, after="")])[0].repeat
+    most = OFFERED if repeat is None or repeat.times is None else min(repeat.times, OFFERED)
+    return [core.action_id(step.key, number + 1, True) for number in range(most)]
+
+
+def begin(
+    kind: str, known: Step | None, message: Scenario | None, steps: Sequence[Step]
+) -> StepForm:
+    """The form before anything is typed: of the step as it is, or of a new one."""
+    given: dict[str, Any] = {"key": editing.free_key(steps), "offset": "0days"}
+    if steps:
+        given |= {"offset": "2days", "time": "10:00"}
+    if kind == WEBHOOK:
+        given |= {"attempts": 5, "secret": secrets.token_urlsafe(24)}
+    if known is not None:
+        (definition,) = definitions.read([replace(known, after="")])
+        limited = definition.interval.days != intervals.EVERY_DAY
+        given = {
+            name: getattr(known, name)
+            for name in ("key", "offset", "time", "excluded", "repeat", "after", "on_failure")
+        }
+        given["days"] = [intervals.DAYS[day] for day in definition.interval.days] if limited else []
+        given |= {"attempts": known.max_attempts}
+        given |= {name: known.config.get(name, "") for name in ("url", "text")}
+    if message is not None:
+        given |= {name: getattr(message, name) for name in ("name", "subject", "content", "format")}
+    return FORMS.get(kind, StepForm)(formdata=None, data=given)
+
+
+@bp.route(id_in(f"{HERE}/steps/new"), methods=["GET", "POST"])
+def new(campaign_id: int) -> Any:
+    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    kind = request.args.get("kind", SEND_EMAIL)
+    if kind not in KINDS:
+        abort(404)
+    if request.method == "GET":
+        steps = definitions.steps_of(db.session(), campaign_id)
+        return _form(campaign, kind, begin(kind, None, None, steps), None)
+    return _save(campaign, kind, None)
+
+
+@bp.route(id_in(f"{HERE}/steps/<key>"), methods=["GET", "POST"])
+def edit(campaign_id: int, key: str) -> Any:
+    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    known = editing.find_step(db.session(), campaign_id, key)
+    if request.method == "GET":
+        message = messages.message_of(db.session(), campaign_id, known)
+        steps = definitions.steps_of(db.session(), campaign_id)
+        return _form(campaign, known.callback, begin(known.callback, known, message, steps), known)
+    return _save(campaign, known.callback, known)
+
+
+def _save(campaign: Campaign, kind: str, known: Step | None) -> Any:
+    """Save what was typed, once its effect was confirmed where there is one; else the form."""
+    form = FORMS.get(kind, StepForm)()
+    if request.form.get("back"):
+        return _form(campaign, kind, form, known)
+    past = request.form.get("past", "")
+    confirmed = past in core.PAST
+    if not form.validate():
+        return _form(campaign, kind, form, known), 422
+    step, message, new = form.step(kind, known), form.message(), known is None
+    try:
+        if not confirmed:
+            _refuse_fatal(campaign, message)
+            effect = editing.preview_put(
+                db.session(),
+                clock.now(),
+                campaign.id,
+                step,
+                new=new,
+                known=table(),
+                message=message,
+            )
+            if effect.any:
+                return _ask(campaign, form, step, effect)
+        tally = editing.put(
+            db.session(),
+            clock.now(),
+            campaign.id,
+            step,
+            new=new,
+            known=table(),
+            message=message,
+            past=past if confirmed else core.PAST_SKIP,
+            by=current_user.id,
+        )
+    except BadDefinition as error:
+        _complain(form, step.key, error)
+        return _form(campaign, kind, form, known), 422
+    except Refused as refused:
+        return _form(campaign, kind, form, known, refused.problems), 422
+    said = effects(tally)
+    flash(" ".join([f"The step {step.key} is saved.", *said]))
+    return redirect(f"/campaigns/{campaign.id}/sequence", 303)
+
+
+def table() -> Mapping[str, Any]:
+    """The callbacks that a step may use, by id."""
+    return cast(Mapping[str, Any], current_app.extensions["callbacks"])
+
+
+def _refuse_fatal(campaign: Campaign, message: Fields | None) -> None:
+    if message is not None:
+        found = editing.problems(db.session(), campaign, message)
+        if any(problem.fatal for problem in found):
+            raise Refused(found)
+
+
+def _complain(form: StepForm, key: str, error: BadDefinition) -> None:
+    """At the field, where it is this step's; else at the top, with the other step's id."""
+    if error.key in (key, ""):
+        reason = error.reason[:1].upper() + error.reason[1:]
+        field = FIELDS.get(error.part, error.part)
+        complain(form, "service" if field not in form and field == "url" else field, f"{reason}.")
+    else:
+        complain(form, "", f"{error}.")
+
+
+def _ask(campaign: Campaign, form: StepForm, step: Step, effect: Effect) -> str:
+    return render_template(
+        "steps/confirm.html",
+        campaign=campaign,
+        form=form,
+        step=step,
+        effect=effect,
+        effects=effects,
+        action=request.full_path.rstrip("?"),
+    )
+
+
+def effects(tally: Tally) -> list[str]:
+    """What an edit changes, in sentences with numbers."""
+    count = words.count
+    lines = []
+    if tally.move:
+        lines.append(f"{count(tally.move, 'action moves', 'actions move')} to another moment.")
+    if tally.appear:
+        lines.append(f"{count(tally.appear, 'action appears', 'actions appear')}.")
+    if tally.vanish:
+        lines.append(f"{count(tally.vanish, 'action vanishes', 'actions vanish')}.")
+    if tally.skipped:
+        lines.append(f"{count(tally.skipped, 'action is', 'actions are')} left out for good.")
+    if tally.at_once:
+        lines.append(f"{count(tally.at_once, 'of them runs', 'of them run')} at once.")
+    return lines
+
+
+def _form(
+    campaign: Campaign,
+    kind: str,
+    form: StepForm,
+    known: Step | None,
+    problems: Sequence[Problem] = (),
+    notice: tuple[str, str] | None = None,
+) -> str:
+    session = db.session()
+    steps = definitions.steps_of(session, campaign.id)
+    form.offer(steps, known.key if known else "")
+    for problem in problems:
+        if problem.fatal and problem.field in form:
+            complain(form, problem.field, problem.text)
+    given: dict[str, Any] = {}
+    if kind == SEND_EMAIL:
+        reader = form.reader.data or ""
+        given = {
+            "merge_fields": attributes.listed(session, campaign.id),
+            "readers": previews.readers(session, campaign.id),
+            "reader": reader,
+            "view": request.form.get("view", "desktop"),
+        }
+    return render_template(
+        "steps/form.html",
+        campaign=campaign,
+        kind=kind,
+        kinds=KINDS,
+        form=form,
+        known=known,
+        notice=notice,
+        message=messages.message_of(session, campaign.id, known) if known else None,
+        most_attempts=MOST_ATTEMPTS,
+        **given,
+        **_checked(campaign, kind, form, known, asked=request.method == "POST"),
+    )
+
+
+def _checked(
+    campaign: Campaign, kind: str, form: StepForm, known: Step | None, *, asked: bool
+) -> dict[str, Any]:
+    """What the part beside the form shows: the interval in words, dates, the message's problems."""
+    session = db.session()
+    step, message = form.step(kind, known), form.message()
+    steps = definitions.steps_of(session, campaign.id)
+    others = [one for one in steps if one.key != step.key]
+    said, moments, wrong = "", [], ""
+    try:
+        said = timing.said(definitions.read([replace(step, after="", max_attempts=1)])[0])
+        together = [step if one.key == step.key else one for one in steps]
+        together = together if step in together else [*others, step]
+        moments = moments_of(campaign.id, together).get(step.key, [])
+        read = definitions.read(together)
+        said = next(timing.said(one) for one in read if one.key == step.key)
+    except BadDefinition as error:
+        wrong = str(error) if error.key not in (step.key, "") else error.reason
+    found: list[Problem] = []
+    preview = None
+    if message is not None:
+        found = editing.problems(session, campaign, message)
+        if not asked:
+            found = [p for p in found if not _only_unwritten(p, message)]
+        reader = form["reader"].data or ""
+        preview = previews.preview(session, settings(), campaign.id, message, reader)
+    return {
+        "said": said,
+        "moments": moments,
+        "wrong": wrong,
+        "problems": found,
+        "shown": preview,
+        "most": SHOWN,
+        "now": clock.now(),
+        "from_now": words.from_now,
+    }
+
+
+def _only_unwritten(problem: Problem, message: Fields) -> bool:
+    return (problem.field == "subject" and not message.subject) or (
+        problem.field == "content" and not message.content
+    )
+
+
+@bp.post(id_in(f"{HERE}/check"))
+def check(campaign_id: int) -> str:
+    """The part beside the form, as one types."""
+    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    key, kind = request.args.get("step", ""), request.args.get("kind", SEND_EMAIL)
+    known = editing.find_step(db.session(), campaign_id, key) if key else None
+    kind = known.callback if known else kind
+    form = FORMS.get(kind, StepForm)()
+    form.validate()
+    return render_template(
+        "steps/check.html",
+        campaign=campaign,
+        kind=kind,
+        **_checked(campaign, kind, form, known, asked=False),
+    )
+
+
+@bp.post(id_in(f"{HERE}/test"))
+def send_test(campaign_id: int) -> Any:
+    """Send the message that is typed to the person who is signed in; the form comes back."""
+    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    key = request.args.get("step", "")
+    known = editing.find_step(db.session(), campaign_id, key) if key else None
+    if known is not None and known.callback != SEND_EMAIL:
+        abort(404)
+    form = EmailForm()
+    form.validate()
+    for field in form:
+        field.errors = []
+    saved = messages.message_of(db.session(), campaign_id, known) if known else None
+    to = current_user.email
+    try:
+        previews.send_test(
+            db.session(),
+            clock.now(),
+            settings(),
+            campaign_id,
+            form.message(),
+            form.reader.data or "",
+            to,
+            scenario_id=saved.id if saved else None,
+            by=current_user.id,
+        )
+        notice = ("good", f"A test is on its way to {to}.")
+    except (mailer.NotSent, BadTemplate, CannotCompose) as error:
+        notice = ("bad", f"The test was not sent. {error}")
+    if by_htmx():
+        return render_template("scenarios/notice.html", notice=notice)
+    return _form(campaign, SEND_EMAIL, form, known, notice=notice)
+
+
+@bp.get(id_in(f"{HERE}/steps/<key>/remove"))
+def ask_remove(campaign_id: int, key: str) -> Any:
+    known = editing.find_step(db.session(), campaign_id, key)
+    try:
+        effect = editing.preview_remove(db.session(), clock.now(), campaign_id, key)
+    except BadDefinition as error:
+        flash(f"{error.reason[:1].upper()}{error.reason[1:]}.", "error")
+        return redirect(f"/campaigns/{campaign_id}/sequence", 303)
+    vanish = effect.skip.vanish
+    kept = "What has been done stays in everybody’s history."
+    if known.callback == SEND_EMAIL:
+        kept += " Its message stays among the scenarios, as a draft."
+    return render_template(
+        "confirm.html",
+        question=f"Remove the step {key}?",
+        consequences=[
+            f"{words.count(vanish, 'action')} of {words.count(effect.skip.subjects, 'subject')}"
+            " will not happen."
+            if vanish
+            else "Nobody waits for it.",
+            kept,
+        ],
+        action=f"/campaigns/{campaign_id}/sequence/steps/{key}/remove",
+        verb="Remove",
+        back=f"/campaigns/{campaign_id}/sequence",
+    )
+
+
+@bp.post(id_in(f"{HERE}/steps/<key>/remove"))
+def remove(campaign_id: int, key: str) -> Response:
+    try:
+        tally = editing.remove(db.session(), clock.now(), campaign_id, key, by=current_user.id)
+        flash(" ".join([f"The step {key} is removed.", *effects(tally)]))
+    except BadDefinition as error:
+        flash(f"{error.reason[:1].upper()}{error.reason[1:]}.", "error")
+    return redirect(f"/campaigns/{campaign_id}/sequence", 303)
+
+
+@bp.post(id_in(f"{HERE}/steps/<key>/move"))
+def move(campaign_id: int, key: str) -> Response:
+    """``place`` is where it goes, counted from 0: pressed twice, it is there already."""
+    place = request.form.get("place", type=int)
+    if place is None or not 0 <= place < core.MOST_DEFINITIONS:
+        abort(400)
+    editing.move(db.session(), clock.now(), campaign_id, key, place)
+    return redirect(f"/campaigns/{campaign_id}/sequence#step-{key}", 303)
