@@ -260,6 +260,15 @@ def settle_late(session: Session, now: datetime, claim: Claim, outcomes: Iterabl
         _follow(session, now, claim, plans, [row.id for row in open_ones])
 
 
+def unwanted_of_sequence(
+    session: Session, now: datetime, campaign_id: int, delivery_ids: Sequence[int]
+) -> dict[int, str]:
+    """Those of a sequence's deliveries that must not go again, and why: the address is suppressed,
+    the subject or the campaign withdrawn, or its last day over."""
+    suppressed = _suppressed(session, campaign_id, delivery_ids)
+    return suppressed | _withdrawn(session, now, delivery_ids)
+
+
 def _claimable(now: datetime) -> Select[Any]:
     return _slices().where(
         Slice.open,
@@ -394,8 +403,7 @@ def _unwanted_since(
     subject or its campaign withdrawn, or the address suppressed, while they were in flight.
     """
     if claim.parent.campaign_id is not None:
-        suppressed = _suppressed(session, claim.parent.campaign_id, delivery_ids)
-        return suppressed | _withdrawn(session, now, delivery_ids)
+        return unwanted_of_sequence(session, now, claim.parent.campaign_id, delivery_ids)
     state, campaign_id = session.execute(
         select(Emailer.state, Scenario.campaign_id)
         .join(Scenario, Scenario.id == Emailer.scenario_id)

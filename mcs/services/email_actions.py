@@ -219,40 +219,6 @@ def note_cuts(session: Session, campaign_id: int, cuts: int) -> None:
         )
 
 
-def retry_failed(
-    session: Session,
-    now: datetime,
-    queue: JobQueue,
-    campaign_id: int,
-    *,
-    user_id: int | None = None,
-) -> int:
-    """Try the failed emails of a campaign's sequence once more; how many.
-
-    They are due at once. An address that is suppressed by then is skipped instead. Raises Unknown.
-    """
-    with writing(session):
-        definitions.load(session, campaign_id)
-        mine = select(Schedule.id).where(Schedule.campaign_id == campaign_id, Schedule.active)
-        steps = select(ActionDefinition.key).where(
-            ActionDefinition.campaign_id == campaign_id, ActionDefinition.callback == SEND_EMAIL
-        )
-        rows = session.execute(
-            update(Action)
-            .where(Action.schedule_id.in_(mine), Action.key.in_(steps), Action.state == "failed")
-            .values(state="pending", due_at=now, ended_at=None, error=None)
-            .returning(Action.id)
-            .execution_options(**NO_SYNC)
-        ).all()
-        number = len(rows)
-        audit.note(
-            session, now, user_id, "retried the emails of", "campaign", campaign_id,
-            deliveries=number,
-        )  # fmt: skip
-    ring_start(queue)
-    return number
-
-
 def ring_start(queue: JobQueue) -> None:
     """Call a worker to start what is due."""
     queue.enqueue("mcs.jobs.start_emails", job_id="start-emails")

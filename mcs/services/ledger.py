@@ -60,6 +60,24 @@ def ledger(
     return turn(session, query, order, at, limit, Entry, lambda entry: entry.delivery.id)
 
 
+def doubts_of_sequence(
+    session: Session,
+    campaign_id: int,
+    at: At = At(),  # noqa: B008 - frozen
+    limit: int = 50,
+) -> Page[Entry]:
+    """The emails of a campaign's sequence that are in doubt, in the order they were written."""
+    query: Rows = (
+        select(Delivery, Contact)
+        .join(Contact, Contact.id == Delivery.contact_id)
+        .join(Slice, Slice.id == Delivery.slice_id)
+        .join(Scenario, Scenario.id == Slice.scenario_id)
+        .where(Delivery.exception == "in_doubt", Scenario.campaign_id == campaign_id)
+    )
+    order = by_id(Delivery.id, descending=False)
+    return turn(session, query, order, at, limit, Entry, lambda entry: entry.delivery.id)
+
+
 def _of(emailer_id: int, outcome: str) -> ColumnElement[bool]:
     """The emailer's rows, by the index on exceptions or else by walking the ids.
 

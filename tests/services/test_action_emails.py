@@ -16,7 +16,9 @@ from mcs.gateways import smtp
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Action, Campaign, Contact, Delivery, Scenario, Schedule, Slice
 from mcs.services import (
+    actions,
     campaigns,
+    contacts,
     deliveries,
     email_actions,
     failures,
@@ -24,13 +26,16 @@ from mcs.services import (
     runners,
     schedules,
     sequences,
+    settling,
     suppressions,
 )
 from mcs.services.definitions import SEND_EMAIL, Step
+from mcs.services.emailers import NotPossible
 from mcs.services.enrolling import subject_of
 from tests.mail import Caught, MailServer
 from tests.people import add_campaign, add_contact, add_contacts, add_scenario
 
+LEASE = timedelta(seconds=45)
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -474,3 +479,127 @@ def test_what_is_left_after_the_last_day_is_not_sent(
     assert anns in (f"hello cancelled ({why}) skipped", "hello failed failed")
     assert standing(session, bob) == [f"hello cancelled ({why})"]
     assert mails(mail_server) == []
+
+
+@pytest.fixture
+def doubtful(
+    session: Session, now: datetime, office: Office, campaign: Campaign
+) -> dict[str, Contact]:
+    """Ann's and Bob's first emails were in flight when their worker died; Cleo's was pending."""
+    scenario = message(session, campaign)
+    tea = message(session, campaign, "Tea")
+    steps = [email_step("hello", scenario), email_step("tea", tea, "1day", after="hello")]
+    sequences.define(session, now, campaign.id, steps)
+    people = {name: enrol(session, now, campaign, name) for name in ("Ann", "Bob", "Cleo")}
+    office.start()
+    claim = deliveries.claim(session, now, LEASE)
+    assert claim is not None
+    ann, bob, _cleo = (due.id for due in deliveries.load(session, now, claim))
+    deliveries.advance(session, now, LEASE, [deliveries.Step(claim, starts=[ann, bob])])
+    office.now = now + MINUTE
+    with office.sessions() as clock:
+        deliveries.rescue(clock, office.now, "hold")
+    return people
+
+
+@pytest.mark.parametrize(
+    ("answer", "became"),
+    [("sent", "completed sent"), ("failed", "failed failed"), ("again", "completed sent")],
+)
+def test_what_a_dead_worker_left_is_in_doubt_until_a_person_settles_it(
+    session: Session,
+    now: datetime,
+    office: Office,
+    mail_server: MailServer,
+    campaign: Campaign,
+    doubtful: dict[str, Contact],
+    answer: str,
+    became: str,
+) -> None:
+    office.work()
+    assert mails(mail_server) == ["cleo: Hello Cleo"], "nobody is written to twice by itself"
+    ann = doubtful["Ann"]
+    assert standing(session, ann) == ["hello processing in_doubt", "tea pending"]
+    opaque = delivery_of(session, ann).message_id
+    with office.sessions() as clock:
+        actions.rescue(clock, now + DAY)
+    office.work(now + HOUR)
+    assert standing(session, ann)[0] == "hello processing in_doubt", "it waits for a person"
+
+    def settle(delivery_id: int | None) -> int:
+        return settling.settle_of_sequence(
+            session, office.now, office.queue, campaign.id, answer, delivery_id
+        )
+
+    assert settle(delivery_of(session, ann).id) == 1
+    office.work()
+    assert standing(session, ann)[0] == f"hello {became}"
+    assert delivery_of(session, ann).message_id == opaque
+    assert standing(session, doubtful["Bob"])[0] == "hello processing in_doubt"
+    assert settle(None) == 1, "the rest of them"
+    assert settle(None) == 0
+    office.work()
+    assert standing(session, doubtful["Bob"])[0] == f"hello {became}"
+    office.work_until(now + 2 * DAY)
+    assert mails(mail_server).count("cleo: Tea Cleo") == 1
+    assert mails(mail_server).count("ann: Tea Ann") == (0 if answer == "failed" else 1)
+
+
+def delivery_of(session: Session, contact: Contact) -> Delivery:
+    session.rollback()
+    return session.scalars(
+        select(Delivery)
+        .where(Delivery.contact_id == contact.id)
+        .execution_options(populate_existing=True)
+    ).one()
+
+
+def test_who_left_meanwhile_is_not_sent_the_doubtful_again(
+    session: Session,
+    office: Office,
+    mail_server: MailServer,
+    campaign: Campaign,
+    doubtful: dict[str, Contact],
+) -> None:
+    ann, bob = doubtful["Ann"], doubtful["Bob"]
+    schedules.unschedule(session, office.now, campaign.id, "contact", str(ann.id))
+    suppressions.unsubscribe(session, office.now, Recipient(bob.uid, campaign.uid))
+    settle = settling.settle_of_sequence
+    assert settle(session, office.now, office.queue, campaign.id, "again") == 2
+    office.work(office.now + HOUR)
+    assert standing(session, ann)[0] == "hello cancelled (unscheduled) skipped"
+    assert standing(session, bob)[0] == "hello completed (unsubscribed) skipped"
+    assert mails(mail_server) == ["cleo: Hello Cleo"]
+
+
+@pytest.mark.usefixtures("doubtful")
+def test_nothing_of_a_campaign_that_is_switched_off_is_sent_again(
+    session: Session, office: Office, campaign: Campaign
+) -> None:
+    campaigns.deactivate(session, office.now, office.queue, campaign.id, None)
+    with pytest.raises(NotPossible, match="switched off"):
+        settling.settle_of_sequence(session, office.now, office.queue, campaign.id, "again")
+    settle = settling.settle_of_sequence
+    assert settle(session, office.now, office.queue, campaign.id, "sent") == 2
+
+
+def test_a_contact_that_is_removed_or_deleted_gets_no_more_of_it(
+    session: Session, now: datetime, office: Office, mail_server: MailServer, campaign: Campaign
+) -> None:
+    hello, tea = message(session, campaign), message(session, campaign, "Tea")
+    steps = [email_step("hello", hello), email_step("tea", tea, "1day")]
+    sequences.define(session, now, campaign.id, steps)
+    ann, bob = (enrol(session, now, campaign, name) for name in ("Ann", "Bob"))
+    office.start()
+    contacts.remove(session, now, ann.id, campaign.id)
+    contacts.delete(session, now, "a secret", bob.id)
+    office.work_until(now + 2 * DAY)
+    assert mails(mail_server) == []
+    assert standing(session, ann) == [
+        "hello completed (removed) skipped",
+        "tea cancelled (unscheduled)",
+    ]
+    assert standing(session, bob) == [
+        "hello completed (deleted) skipped",
+        "tea cancelled (unscheduled)",
+    ]
