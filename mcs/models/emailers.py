@@ -79,6 +79,13 @@ class Slice(Base):
         CheckConstraint("(emailer_id IS NULL) <> (scenario_id IS NULL)", name="one_parent"),
         Index("ix_slices_emailer_id", "emailer_id"),
         Index("ix_slices_scenario_id", "scenario_id"),
+        # Of a sequence there may be as many as moments at which something is due.
+        Index(
+            "ix_slices_claim_token",
+            "claim_token",
+            sqlite_where=text("claim_token IS NOT NULL"),
+            postgresql_where=text("claim_token IS NOT NULL"),
+        ),
         Index(
             "ix_slices_open",
             "due_at",

@@ -53,18 +53,6 @@ class NotHeld(Exception):
     """The sequence's emails wait for nobody; the text says so to a person."""
 
 
-@dataclass(frozen=True)
-class Standing:
-    """The emails of a campaign's sequence, by state, as its slices count them."""
-
-    pending: int
-    sending: int
-    sent: int
-    failed: int
-    in_doubt: int
-    skipped: int
-
-
 def due(session: Session, now: datetime) -> bool:
     """Whether an email action waits to be started: a look that writes nothing."""
     found = _longest_due(session, now)
@@ -99,7 +87,7 @@ def ring(session: Session, now: datetime, queue: JobQueue, campaign_id: int | No
     query = (
         select(Slice.id)
         .join(Scenario, Scenario.id == Slice.scenario_id)
-        .where(Slice.pending > 0, Slice.claim_token.is_(None), Slice.due_at <= now)
+        .where(Slice.open, Slice.pending > 0, Slice.claim_token.is_(None), Slice.due_at <= now)
         .order_by(Slice.due_at, Slice.id)
         .limit(RINGS)
     )
@@ -134,7 +122,7 @@ def close_over(session: Session, now: datetime) -> None:
         select(Campaign.id, Campaign.end_date, Campaign.timezone)
         .join(Scenario, Scenario.campaign_id == Campaign.id)
         .join(Slice, Slice.scenario_id == Scenario.id)
-        .where(Slice.pending > 0, Campaign.end_date <= (now + A_DAY).date())
+        .where(Slice.open, Slice.pending > 0, Campaign.end_date <= (now + A_DAY).date())
         .distinct()
     ).all()
     session.commit()
@@ -222,20 +210,6 @@ def note_cuts(session: Session, campaign_id: int, cuts: int) -> None:
 def ring_start(queue: JobQueue) -> None:
     """Call a worker to start what is due."""
     queue.enqueue("mcs.jobs.start_emails", job_id="start-emails")
-
-
-# How they stand.
-
-
-def standing(session: Session, campaign_id: int) -> Standing:
-    """The emails of a campaign's sequence so far, from their slices' counts."""
-    states = ("pending", "sending", "sent", "failed", "in_doubt", "skipped")
-    counts = session.execute(
-        select(*(func.coalesce(func.sum(getattr(Slice, state)), 0) for state in states)).where(
-            Slice.id.in_(_of_campaign(campaign_id))
-        )
-    ).one()
-    return Standing(*(int(number) for number in counts))
 
 
 def record_served(session: Session, sends: int) -> None:

@@ -67,15 +67,24 @@ def doubts_of_sequence(
     limit: int = 50,
 ) -> Page[Entry]:
     """The emails of a campaign's sequence that are in doubt, in the order they were written."""
-    query: Rows = (
-        select(Delivery, Contact)
-        .join(Contact, Contact.id == Delivery.contact_id)
-        .join(Slice, Slice.id == Delivery.slice_id)
-        .join(Scenario, Scenario.id == Slice.scenario_id)
-        .where(Delivery.exception == "in_doubt", Scenario.campaign_id == campaign_id)
+    query: Rows = _in_doubt(
+        select(Delivery, Contact).join(Contact, Contact.id == Delivery.contact_id), campaign_id
     )
     order = by_id(Delivery.id, descending=False)
     return turn(session, query, order, at, limit, Entry, lambda entry: entry.delivery.id)
+
+
+def doubts_number(session: Session, campaign_id: int) -> int:
+    """How many emails of a campaign's sequence are in doubt."""
+    return int(session.scalars(_in_doubt(select(func.count(Delivery.id)), campaign_id)).one())
+
+
+def _in_doubt(query: Any, campaign_id: int) -> Any:
+    return (
+        query.join(Slice, Slice.id == Delivery.slice_id)
+        .join(Scenario, Scenario.id == Slice.scenario_id)
+        .where(Delivery.exception == "in_doubt", Scenario.campaign_id == campaign_id)
+    )
 
 
 def _of(emailer_id: int, outcome: str) -> ColumnElement[bool]:

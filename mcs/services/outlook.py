@@ -188,18 +188,19 @@ def _doubts(session: Session) -> list[Need]:
 
 
 def _doubts_of_sequences(session: Session) -> list[Need]:
-    in_doubt = func.sum(Slice.in_doubt)
+    # From the ledger, by its index: a sequence may have as many slices as moments.
     rows = session.execute(
-        select(Campaign.id, Campaign.name, in_doubt)
+        select(Campaign.id, Campaign.name, func.count(Delivery.id))
         .join(Scenario, Scenario.campaign_id == Campaign.id)
         .join(Slice, Slice.scenario_id == Scenario.id)
-        .where(Slice.in_doubt > 0)
+        .join(Delivery, Delivery.slice_id == Slice.id)
+        .where(Delivery.exception == "in_doubt")
         .group_by(Campaign.id)
         .order_by(Campaign.id.desc())
         .limit(MOST_NEEDS)
     )
     return [
-        _doubt(name, int(count), f"/campaigns/{campaign_id}/sequence/doubts")
+        _doubt(name, count, f"/campaigns/{campaign_id}/sequence/doubts")
         for campaign_id, name, count in rows
     ]
 

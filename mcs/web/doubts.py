@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response
 from mcs.core import words
 from mcs.extensions import db
 from mcs.gateways import clock
-from mcs.services import email_actions, emailers, enrolling, ledger, settling
+from mcs.services import emailers, enrolling, ledger, settling
 from mcs.services.emailers import NotPossible
 from mcs.web.parts import LARGEST_BIG_ID, id_in, place, queue
 
@@ -74,7 +74,7 @@ def show_of_sequence(campaign_id: int) -> str:
         here=f"/campaigns/{campaign_id}/sequence/doubts",
         back=f"/campaigns/{campaign_id}/sequence",
         page=ledger.doubts_of_sequence(db.session(), campaign_id, place()),
-        number=email_actions.standing(db.session(), campaign_id).in_doubt,
+        number=ledger.doubts_number(db.session(), campaign_id),
     )
 
 
@@ -97,7 +97,7 @@ def settle_of_sequence(campaign_id: int) -> Response | tuple[str, int]:
     if answered is None:
         return show_of_sequence(campaign_id), 422
     place = f"/campaigns/{campaign_id}/sequence"
-    left = email_actions.standing(db.session(), campaign_id).in_doubt
+    left = ledger.doubts_number(db.session(), campaign_id)
     return redirect(f"{place}/doubts" if left else place, 303)
 
 

@@ -69,6 +69,13 @@ def _slices():
         )
     op.create_index("ix_slices_scenario_id", "slices", ["scenario_id"])
     op.create_index(
+        "ix_slices_claim_token",
+        "slices",
+        ["claim_token"],
+        sqlite_where=sa.text("claim_token IS NOT NULL"),
+        postgresql_where=sa.text("claim_token IS NOT NULL"),
+    )
+    op.create_index(
         "ix_slices_open",
         "slices",
         ["due_at"],
