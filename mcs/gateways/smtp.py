@@ -85,9 +85,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(str(exc) if exc else "the mail server closed the connection")
 
-    def envelope(self, sender: str, recipient: str, utf8: bool) -> None:
-        """Send MAIL, RCPT and DATA at once; three replies follow. Only with pipelining."""
-        self._write(_mail(sender, utf8) + _rcpt(recipient) + b"DATA\r\n")
+    def begin(self, sender: str, recipient: str, utf8: bool) -> None:
+        """Send an ``envelope``; three replies follow. Only with pipelining."""
+        self._write(envelope(sender, recipient, utf8))
 
     def mail(self, sender: str, utf8: bool) -> None:
         """Send MAIL; one reply follows."""
@@ -101,10 +101,14 @@ class Connection(asyncio.Protocol):
         """Send one command line."""
         self._write(f"{line}\r\n".encode())
 
-    def content(self, data: bytes) -> None:
-        """Send a message's dot-stuffed content and the final dot; one reply follows."""
-        self._write(data + b".\r\n")
-        self._dot_out, self._after_dot = True, 0
+    def content(self, data: bytes, then: bytes = b"") -> None:
+        """Send a message's dot-stuffed content and the final dot; one reply follows.
+
+        ``then`` is the ``envelope`` of the next message. It leaves in the same system call: each
+        wakes the server, which was a fifth of all the time that a message took.
+        """
+        self._write(b"".join((data, b".\r\n", then)))
+        self._dot_out, self._after_dot = True, len(then)
 
     async def reply(self, seconds: float = COMMAND_SECONDS) -> Reply:
         """The next reply. Raises Disconnected when there will be none."""
@@ -219,6 +223,11 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def envelope(sender: str, recipient: str, utf8: bool) -> bytes:
+    """MAIL, RCPT and DATA at once."""
+    return _mail(sender, utf8) + _rcpt(recipient) + b"DATA\r\n"
 
 
 def _mail(sender: str, utf8: bool) -> bytes:

@@ -17,7 +17,7 @@ from mcs.services import deliveries
 from mcs.services.deliveries import Step
 from mcs.services.feeds import Feed, Letter
 from mcs.services.steps import Outcome
-from mcs.services.transactions import persistently
+from mcs.services.transactions import PASSING, persistently
 from mcs.services.writers import Writer, is_plain, open_writer
 
 # Longer than a server nearby takes to answer, and than a commit.
@@ -28,6 +28,8 @@ GATHERS_SKIPPED = 4
 log = logging.getLogger(__name__)
 
 Told = tuple[Feed, Outcome]
+# What may go, whose lease is lost, and when it was written.
+_Written = tuple[set[int], list[Step], datetime]
 
 
 @dataclass(eq=False)
@@ -39,7 +41,7 @@ class _Wish:
 
 
 class Recorder:
-    """Writes for one lane, on a thread and a session of its own."""
+    """Writes for one lane; on a thread where the database is another process."""
 
     def __init__(
         self,
@@ -58,6 +60,9 @@ class Recorder:
         self._under_way = 0
         self._gathers_skipped = 0
         self._writer: Writer | None = None
+        with sessions() as session:
+            self._engine = session.get_bind().engine
+        self._is_near = self._engine.dialect.name == "sqlite"
         self._task = asyncio.create_task(self._write_down())
 
     def wish(
@@ -85,14 +90,13 @@ class Recorder:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._let_go)
 
     async def _write_down(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._wanted.wait()
             await self._gather()
             self._wanted.clear()
             wishes, self._wishes = self._wishes, []
             try:
-                started = await loop.run_in_executor(self._executor, self._commit, wishes)
+                started = await self._commit(wishes)
             except Exception as error:
                 for wish in wishes:
                     if not wish.answer.done():
@@ -123,43 +127,53 @@ class Recorder:
             except TimeoutError:
                 self._gathers_skipped = GATHERS_SKIPPED
 
-    def _commit(self, wishes: list[_Wish]) -> set[int]:
-        """On the thread. Tries again while the database is away: the token tells what is ours."""
-        steps = _steps(wishes)
-
-        def write(again: bool) -> tuple[set[int], list[Step], datetime]:
-            if again:
-                self._let_go()
-            now = self._now()
-            started, lost = self._advance(now, list(steps.values()), again)
-            if lost:
-                with self._sessions() as session:
-                    for step in lost:
-                        deliveries.settle_late(session, now, step.claim, step.outcomes)
-            return started, lost, now
-
-        started, lost, now = persistently(write)
-        for feed, step in steps.items():
+    async def _commit(self, wishes: list[_Wish]) -> set[int]:
+        by_feed = _steps(wishes)
+        steps = sorted(by_feed.values(), key=lambda step: step.claim.slice_id)
+        started, lost, now = await self._written(steps)
+        for feed, step in by_feed.items():
             feed.lease_until = now + self._lease
             if step in lost:
                 feed.lost = True
                 log.warning("slice %d was taken over: this worker stops it", feed.claim.slice_id)
         return started
 
+    async def _written(self, steps: list[Step]) -> _Written:
+        """Tries again while the database is away: the token tells what is ours."""
+        failed = False
+        if self._is_near and all(map(is_plain, steps)):
+            # A commit to a file takes less than handing it to a thread does, and waking up again.
+            try:
+                return self._write(steps, again=False)
+            except PASSING:
+                failed = True
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._executor,
+            persistently,
+            lambda again: self._write(steps, again=again or failed),
+        )
+
+    def _write(self, steps: list[Step], *, again: bool) -> _Written:
+        if again:
+            self._let_go()
+        now = self._now()
+        started, lost = self._advance(now, steps, again)
+        if lost:
+            with self._sessions() as session:
+                for step in lost:
+                    deliveries.settle_late(session, now, step.claim, step.outcomes)
+        return started, lost, now
+
     def _advance(
         self, now: datetime, steps: list[Step], again: bool
     ) -> tuple[set[int], list[Step]]:
         if not again and all(map(is_plain, steps)):
-            steps.sort(key=lambda step: step.claim.slice_id)
-            return self._open_writer().advance(now, now + self._lease, steps)
+            if self._writer is None:
+                self._writer = open_writer(self._engine)
+            return self._writer.advance(now, now + self._lease, steps)
         with self._sessions() as session:
             return deliveries.advance(session, now, self._lease, steps, again=again)
-
-    def _open_writer(self) -> Writer:
-        if self._writer is None:
-            with self._sessions() as session:
-                self._writer = open_writer(session.get_bind().engine)
-        return self._writer
 
     def _let_go(self) -> None:
         if self._writer is not None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from mcs.core.outcomes import Attempt, Scope, Stage, Verdict, cut_off, judge
 from mcs.core.smtp import Reply
-from mcs.gateways.smtp import Connection, Disconnected
+from mcs.gateways.smtp import Connection, Disconnected, envelope
 from mcs.services.feeds import Letter
 from mcs.services.recorder import Told
 from mcs.services.steps import Outcome
@@ -124,11 +124,18 @@ class Talk:
         if self._cannot_carry(letter):
             return
         if self._pipelining:
-            self._connection.envelope(
+            self._connection.begin(
                 message.envelope_from, message.envelope_to, message.needs_smtputf8
             )
         else:
             self._connection.mail(message.envelope_from, message.needs_smtputf8)
+
+    def _envelope(self, letter: Letter | None) -> bytes:
+        """What may travel with the content of the letter before it."""
+        if letter is None or not self._pipelining or self._cannot_carry(letter):
+            return b""
+        message = letter.message
+        return envelope(message.envelope_from, message.envelope_to, message.needs_smtputf8)
 
     def _cannot_carry(self, letter: Letter) -> bool:
         return letter.message.needs_smtputf8 and not self._connection.offers.smtputf8
@@ -188,11 +195,9 @@ class Talk:
             at = self._post.attempt(letter).at
             unsent = Outcome(letter.due.id, "pending", at, "the worker was held up before it began")
             return (letter.feed, unsent), None
-        self._connection.content(letter.message.data)
         self.carried += 1
         following = self._post.take() if self.carried < LETTERS_PER_CONNECTION else None
-        if following is not None and self._pipelining:
-            self._introduce(following)
+        self._connection.content(letter.message.data, self._envelope(following))
         try:
             reply = await self._connection.dot_reply()
         except Disconnected as error:

@@ -23,6 +23,8 @@ from mcs.services.steps import Outcome
 
 Written = tuple[set[int], list[Step]]
 
+SQLITE_PATIENCE_MS = 1_000
+
 
 class Writer(Protocol):
     """A connection of its own to the ledger. Raises SQLAlchemy's OperationalError."""
@@ -54,9 +56,12 @@ class SqliteWriter:
     """One process at a time writes, so BEGIN IMMEDIATE is all the locking there is."""
 
     def __init__(self, engine: Engine) -> None:
-        self._pooled = engine.raw_connection()
-        connection = self._pooled.driver_connection
+        pooled = engine.raw_connection()
+        connection = pooled.driver_connection
         assert isinstance(connection, sqlite3.Connection)
+        # Out of the pool, since it is less patient: others than the ledger wait for its caller.
+        pooled.detach()
+        connection.execute(f"PRAGMA busy_timeout = {SQLITE_PATIENCE_MS}")
         self._connection = connection
 
     def advance(self, now: datetime, until: datetime, steps: Sequence[Step]) -> Written:
@@ -72,7 +77,7 @@ class SqliteWriter:
         return started, lost
 
     def close(self) -> None:
-        self._pooled.close()
+        self._connection.close()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
