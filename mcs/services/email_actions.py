@@ -46,6 +46,7 @@ LONGEST_NOTICE = 500
 RINGS = 16
 # Local dates and UTC ones differ by less than a day either way.
 A_DAY = timedelta(days=1)
+NO_MESSAGE = "the step has no message to send any more: write one, then try again"
 NOBODY = "there is nobody to write to: enrol the subject again with a contact"
 
 
@@ -62,7 +63,7 @@ def due(session: Session, now: datetime) -> bool:
 
 def start(session: Session, now: datetime) -> bool:
     """Start a batch of what is due, of the step that waits longest: processing, with a delivery
-    each, in one commit. Whether there was such a step; so ask again.
+    each, in one commit. Whether there may be more; so ask again.
 
     A campaign that lacks a sender or a postal address (CAN-SPAM asks for both) is held instead.
     """
@@ -76,10 +77,8 @@ def start(session: Session, now: datetime) -> bool:
         return True
     with writing(session):
         plan = definitions.load(session, found.campaign_id)
-        sends = _scenario_of(session, found.campaign_id, found.key)
-        if plan.running and sends is not None:
-            _start_step(session, now, plan, found.key, sends)
-    return True
+        # Switched off since we looked, it is not found again.
+        return not plan.running or _start_step(session, now, plan, found.key)
 
 
 def ring(session: Session, now: datetime, queue: JobQueue, campaign_id: int | None = None) -> None:
@@ -328,8 +327,15 @@ def _scenario_of(session: Session, campaign_id: int, key: str) -> int | None:
     )
 
 
-def _start_step(session: Session, now: datetime, plan: Plan, key: str, sends: int) -> None:
+def _start_step(session: Session, now: datetime, plan: Plan, key: str) -> bool:
+    """False when others hold all that waits: they are about to move it."""
+    sends = _scenario_of(session, plan.campaign_id, key)
     waiting = _waiting(session, now, plan.campaign_id, key)
+    if sends is None:
+        rows = _taken(session, plan.campaign_id, waiting)
+        _fail(session, now, [row.id for row in rows], NO_MESSAGE)
+        _wake(session, now, plan, [key], [row.schedule_id for row in rows])
+        return bool(rows) or not waiting
     # Deliveries of before, of those that failed, or were withdrawn and have come back.
     before = session.execute(
         select(Delivery.action_id, Delivery.state, Delivery.slice_id).where(
@@ -339,7 +345,7 @@ def _start_step(session: Session, now: datetime, plan: Plan, key: str, sends: in
     hold_slices(session, [row.slice_id for row in before])
     if now >= plan.calendar.ends:
         _cancel(session, now, waiting)
-        return
+        return True
     rows = _taken(session, plan.campaign_id, waiting)
     born = [row for row in rows if row.contact_id is not None]
     if born:
@@ -350,10 +356,11 @@ def _start_step(session: Session, now: datetime, plan: Plan, key: str, sends: in
         _leave(session, [row for row in before if row.action_id in {one.id for one in born}])
         _span(session, slice_id)
     _begin(session, now, [row.id for row in born])
-    _fail(session, now, [row.id for row in rows if row.contact_id is None])
+    _fail(session, now, [row.id for row in rows if row.contact_id is None], NOBODY)
     ended = [row for row in rows if row.contact_id is None or row.reason]
     _complete(session, now, [row for row in born if row.reason])
     _wake(session, now, plan, [key], [row.schedule_id for row in ended])
+    return bool(rows) or not waiting
 
 
 def _waiting(session: Session, now: datetime, campaign_id: int, key: str) -> list[int]:
@@ -501,8 +508,9 @@ def _complete(session: Session, now: datetime, skipped: Sequence[_Due]) -> None:
         _change(session, ids, state="completed", completed_at=now, ended_at=now, reason=reason)
 
 
-def _fail(session: Session, now: datetime, ids: Sequence[int]) -> None:
-    _change(session, ids, state="failed", ended_at=now, error=NOBODY)
+def _fail(session: Session, now: datetime, ids: Sequence[int], error: str) -> None:
+    pending = Action.state == "pending"
+    _change(session, ids, pending, state="failed", ended_at=now, error=error)
 
 
 def _cancel(session: Session, now: datetime, ids: Sequence[int]) -> None:

@@ -14,7 +14,16 @@ from mcs.core.calls import Call
 from mcs.core.tokens import Recipient
 from mcs.gateways import smtp
 from mcs.gateways.jobqueue import JobQueue
-from mcs.models import Action, Campaign, Contact, Delivery, Scenario, Schedule, Slice
+from mcs.models import (
+    Action,
+    ActionDefinition,
+    Campaign,
+    Contact,
+    Delivery,
+    Scenario,
+    Schedule,
+    Slice,
+)
 from mcs.services import (
     actions,
     campaigns,
@@ -601,3 +610,15 @@ def test_a_contact_that_is_removed_or_deleted_gets_no_more_of_it(
         "hello completed (deleted) skipped",
         "tea cancelled (unscheduled)",
     ]
+
+
+def test_a_step_that_has_lost_its_message_fails_with_a_sentence(
+    session: Session, now: datetime, office: Office, campaign: Campaign, hello: Scenario
+) -> None:
+    ann = enrol(session, now, campaign, "Ann")
+    step = session.scalars(select(ActionDefinition)).one()
+    step.config = {"scenario": hello.id + 1}
+    session.commit()
+    office.work()
+    assert standing(session, ann) == ["hello failed"]
+    assert session.scalars(select(Action.error)).one() == email_actions.NO_MESSAGE
