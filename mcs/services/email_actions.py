@@ -18,7 +18,6 @@ from sqlalchemy.orm import Session
 
 from mcs.core import sequences
 from mcs.core.walltime import instant
-from mcs.gateways.jobqueue import JobQueue
 from mcs.models import (
     Action,
     ActionDefinition,
@@ -37,6 +36,7 @@ from mcs.services import action_deliveries, audit, definitions, schedules
 from mcs.services.action_deliveries import NO_SYNC, hold_slices
 from mcs.services.callbacks import scenario_id
 from mcs.services.definitions import SEND_EMAIL, Plan
+from mcs.services.queue import Queue
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
 
@@ -81,7 +81,7 @@ def start(session: Session, now: datetime) -> bool:
         return not plan.running or _start_step(session, now, plan, found.key)
 
 
-def ring(session: Session, now: datetime, queue: JobQueue, campaign_id: int | None = None) -> None:
+def ring(session: Session, now: datetime, queue: Queue, campaign_id: int | None = None) -> None:
     """Call workers to the slices of sequences that are due, of one campaign or all."""
     query = (
         select(Slice.id)
@@ -156,7 +156,7 @@ def hold(session: Session, now: datetime, campaign_id: int, notice: str) -> None
 def resume(
     session: Session,
     now: datetime,
-    queue: JobQueue,
+    queue: Queue,
     campaign_id: int,
     *,
     user_id: int | None = None,
@@ -206,7 +206,7 @@ def note_cuts(session: Session, campaign_id: int, cuts: int) -> None:
         )
 
 
-def ring_start(queue: JobQueue) -> None:
+def ring_start(queue: Queue) -> None:
     """Call a worker to start what is due."""
     queue.enqueue("mcs.jobs.start_emails", job_id="start-emails")
 

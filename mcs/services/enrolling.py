@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Protocol
 
 from sqlalchemy import Select, and_, exists, func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -13,6 +12,7 @@ from mcs.core.addresses import BadAddress, parse_address
 from mcs.models import Action, Batch, BatchContact, Campaign, Contact, Schedule
 from mcs.services import audit, definitions, schedules
 from mcs.services.definitions import Plan
+from mcs.services.queue import Queue
 from mcs.services.schedules import CHUNK, Enrolled, Subject
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
@@ -21,12 +21,6 @@ CONTACT = "contact"
 ENROL_JOB = "mcs.jobs.enrol_batch"
 # As many are enrolled while one waits for the answer; what is left, a worker does.
 AT_ONCE = 5 * CHUNK
-
-
-class Queue(Protocol):
-    """What enrolling needs of mcs.gateways.jobqueue.JobQueue."""
-
-    def enqueue(self, name: str, *args: Any, job_id: str) -> bool: ...
 
 
 class Refused(Exception):
