@@ -67,7 +67,9 @@ def _passes(name: str, command: list[str]) -> bool:
 def _tests(database: str, left_out: tuple[str, ...]) -> tuple[bool, str]:
     """Whether the suite passed on a database, and pytest's last line about it."""
     _heading(f"tests on {database}")
-    command = [str(BIN / "pytest"), "-q", "-n", os.environ.get("MCS_TEST_PROCESSES", "2")]
+    # One more than there are cores: some stories wait for a minute to come.
+    processes = os.environ.get("MCS_TEST_PROCESSES", str((os.cpu_count() or 1) + 1))
+    command = [str(BIN / "pytest"), "-q", "-n", processes]
     command += ["--dist", "loadgroup"]
     command += [f"--ignore={path}" for path in left_out]
     if not any(shutil.which(name) for name in CHROMIUM):

@@ -34,7 +34,10 @@ def read(asked: Asked, action_id: int) -> Answer:
 def retry(asked: Asked, action_id: int) -> Answer:
     if not actions.retry(asked.session, asked.now, action_id):
         state = search.action(asked.session, action_id).action.state
-        raise Problem("conflict", f"It is {state}: only a failed action is tried again.")
+        said = f"It is {state}: only a failed action is tried again."
+        if state == "failed":
+            said = "Nobody wants it any more: its subject, step or campaign is switched off."
+        raise Problem("conflict", said)
     return Answer(shown(search.action(asked.session, action_id)))
 
 

@@ -47,7 +47,7 @@ def read(url: str, allow: Collection[str] = ()) -> Place:
         raise BadUrl("it cannot be used: write https://host/path")
     if parts.username is not None or parts.password is not None:
         raise BadUrl("leave out the user and the password: the secret signs what is sent")
-    host = parts.hostname.lower()
+    host = _ascii(parts.hostname.lower())
     trusted = f"{host}:{port}" in allow
     if parts.scheme == "http" and not trusted:
         raise BadUrl(f"it is not encrypted: use https, or allow {host}:{port} (MCS_WEBHOOK_ALLOW)")
@@ -69,7 +69,17 @@ def public(address: str) -> bool:
             return public(str(inner))
         if found in _NAT64:
             return public(str(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)))
+        if found.is_site_local:
+            return False
     return found.is_global and not found.is_multicast and not found.is_reserved
+
+
+def _ascii(host: str) -> str:
+    """The name as it stands in DNS and in the Host header (RFC 3490)."""
+    try:
+        return host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise BadUrl(f"{host} is no name: look for a typing error") from None
 
 
 def _refuse_private(host: str, port: int) -> None:

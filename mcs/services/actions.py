@@ -36,6 +36,7 @@ from mcs.models import Action, ActionDefinition, Campaign, Contact, Schedule
 from mcs.models.base import UtcDateTime
 from mcs.models.sql import among
 from mcs.services import definitions, schedules
+from mcs.services.definitions import Plan
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
 
@@ -217,13 +218,18 @@ def next_due(
 
 
 def retry(session: Session, now: datetime, action_id: int) -> bool:
-    """Try a failed action again, at once, by a person's word; whether it was failed."""
+    """Try a failed action again, at once, by a person's word; whether it was failed, and is still
+    wanted: its subject, step and campaign are there and switched on. Raises Unknown."""
     with writing(session):
         if session.scalar(select(Action.id).where(Action.id == action_id)) is None:
             raise Unknown(f"action {action_id}")
         moved = session.execute(
             update(Action)
-            .where(Action.id == action_id, Action.state == "failed")
+            .where(
+                Action.id == action_id,
+                Action.state == "failed",
+                _CALLBACK.scalar_subquery().is_not(None),
+            )
             .values(state="pending", due_at=now, ended_at=None, attempts=0)
             .execution_options(**NO_SYNC)
         )
@@ -472,6 +478,9 @@ def _cancel(session: Session, now: datetime, ids: Sequence[int], why: str) -> No
 def _record(session: Session, now: datetime, ended: Sequence[Ended], die: float) -> None:
     if not ended:
         return
+    # Held before their rows are: a step that somebody adds after one of them finds it ended, or is
+    # itself found here.
+    plans = definitions.load_many(session, {one.claimed.campaign_id for one in ended})
     plain: dict[str, list[int]] = defaultdict(list)
     told = []
     for one in ended:
@@ -485,7 +494,7 @@ def _record(session: Session, now: datetime, ended: Sequence[Ended], die: float)
         session.connection().execute(_RECORD, told)
         again = [row["row_id"] for row in told if row["state"] == "pending"]
         _withdraw_unwanted(session, now, again)
-    _wake_dependents(session, now, ended)
+    _wake_dependents(session, now, plans, ended)
 
 
 def _columns(now: datetime, one: Ended, die: float) -> dict[str, Any]:
@@ -508,30 +517,18 @@ def _columns(now: datetime, one: Ended, die: float) -> dict[str, Any]:
     return row | {"state": "failed", "completed_at": None}
 
 
-def _wake_dependents(session: Session, now: datetime, ended: Sequence[Ended]) -> None:
+def _wake_dependents(
+    session: Session, now: datetime, plans: Sequence[Plan], ended: Sequence[Ended]
+) -> None:
     """Give a moment to the steps that come after those that have ended."""
-    by_campaign: dict[int, set[int]] = defaultdict(set)
-    for one in ended:
-        by_campaign[one.claimed.campaign_id].add(one.claimed.schedule_id)
-    rows = session.connection().execute(_WITH_DEPENDENTS, {"campaigns": list(by_campaign)})
-    depending = [row[0] for row in rows]
-    for campaign_id in sorted(depending):
-        plan = definitions.load(session, campaign_id)
-        keys = plan.dependents(one.claimed.key for one in ended)
+    for plan in plans:
+        here = [one.claimed for one in ended if one.claimed.campaign_id == plan.campaign_id]
+        keys = plan.dependents(one.key for one in here)
         if keys and plan.running:
-            schedules.align(
-                session, now, plan, only=keys, schedule_ids=sorted(by_campaign[campaign_id])
-            )
+            schedule_ids = sorted({one.schedule_id for one in here})
+            schedules.align(session, now, plan, only=keys, schedule_ids=schedule_ids)
 
 
-_WITH_DEPENDENTS = (
-    select(ActionDefinition.campaign_id)
-    .where(
-        ActionDefinition.campaign_id.in_(bindparam("campaigns", expanding=True)),
-        ActionDefinition.after != "",
-    )
-    .distinct()
-)
 _COMPLETE = (
     update(_TABLE)
     .where(among(_TABLE.c.id, bindparam("ids")), _TABLE.c.claim_token == bindparam("token"))

@@ -1,6 +1,6 @@
 """Action definitions: the steps of a campaign's sequence, kept and read."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import lru_cache
@@ -98,11 +98,14 @@ def load(session: Session, campaign: int | str, *, to_edit: bool = False) -> Pla
     edition = (
         session.connection().execute(_SHARE[_name_of(campaign)], {"campaign": campaign}).scalar()
     )
-    plan = known(session, campaign)
-    if plan is None or plan.edition != edition:
-        plan = _read_plan(session, campaign)
-        _plans.setdefault(session.get_bind(), {})[campaign] = plan
-    return plan
+    return _of_edition(session, campaign, edition)
+
+
+def load_many(session: Session, campaign_ids: Collection[int]) -> list[Plan]:
+    """``load`` for those of these campaigns that there are, their locks shared by one statement."""
+    given = {"campaigns": sorted(campaign_ids)}
+    rows = session.connection().execute(_SHARE_MANY, given).all()
+    return [_of_edition(session, row.id, row.edition) for row in rows]
 
 
 def known(session: Session, campaign: int | str) -> Plan | None:
@@ -177,6 +180,14 @@ def _name_of(campaign: int | str) -> str:
     return "key" if isinstance(campaign, str) else "id"
 
 
+def _of_edition(session: Session, campaign: int | str, edition: str | None) -> Plan:
+    plan = known(session, campaign)
+    if plan is None or plan.edition != edition:
+        plan = _read_plan(session, campaign)
+        _plans.setdefault(session.get_bind(), {})[campaign] = plan
+    return plan
+
+
 def _read_plan(session: Session, campaign: int | str) -> Plan:
     rows = session.connection().execute(_PLAN[_name_of(campaign)], {"campaign": campaign}).all()
     if not rows:
@@ -216,6 +227,13 @@ _SHARE = {
     name: select(Campaign.edition).where(this).with_for_update(read=True)
     for name, this in _THIS.items()
 }
+_SHARE_MANY = (
+    select(Campaign.id, Campaign.edition)
+    .where(Campaign.id.in_(bindparam("campaigns", expanding=True)))
+    # Everybody who takes several takes them in this order.
+    .order_by(Campaign.id)
+    .with_for_update(read=True)
+)
 _RENEW = {
     name: update(Campaign.__table__).where(this).values(edition=bindparam("drawn"))  # type: ignore[arg-type]  # a Table, seen as FromClause
     for name, this in _THIS.items()

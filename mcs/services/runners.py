@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 0.5
 # Leases are renewed three times before they end.
 RENEWALS = 3
+# Of an error: its beginning and its end. MySQL keeps 65,535 bytes of a text.
+LONGEST_ERROR = 16_000
 # A callback that takes longer than this does not keep those behind it waiting.
 BRISK_SECONDS = 0.005
 
@@ -262,9 +264,18 @@ def _call(given: Surroundings, one: Claimed, call: Call) -> Ended:
         # Of who waits for ``run_due``, not of the callback.
         raise
     except BaseException:
-        # Somebody else's code: whatever it raises, SystemExit too, is the action's error, kept
-        # whole. It must not end the thread that others stand in line for.
-        return Ended(one, error=traceback.format_exc())
+        # Somebody else's code: whatever it raises, SystemExit too, is the action's error. It
+        # must not end the thread that others stand in line for.
+        return Ended(one, error=_keepable(traceback.format_exc()))
+
+
+def _keepable(text: str) -> str:
+    """The text as every database can keep it: what cannot be kept would not be recorded, and keep
+    all that ended with it from being recorded, again and again."""
+    if len(text) > LONGEST_ERROR:
+        half = LONGEST_ERROR // 2
+        text = f"{text[:half]}\n…\n{text[-half:]}"
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def _storable(result: Any) -> Any:

@@ -250,6 +250,10 @@ def test_a_failed_action_is_tried_again(
     runners.run_due(Surroundings(sessions, {"webhook": fail}, at, 60))
     (failed,) = shop.get("/actions?state=failed")["items"]
     assert "the shop is closed" in failed["error"]
+    shop.post(f"/campaigns/{autumn}/deactivate")
+    refused = shop.post(f"/actions/{failed['id']}/retry", status=409)
+    assert "Nobody wants it" in refused["detail"]
+    shop.post(f"/campaigns/{autumn}/activate")
     again = shop.post(f"/actions/{failed['id']}/retry")
     assert (again["state"], again["due_at"]) == ("pending", "2026-11-23T09:00:00Z")
     assert len(run()) == 1

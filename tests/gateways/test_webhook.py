@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from mcs.core.calls import Call
+from mcs.gateways.callbacks import webhook
 from mcs.gateways.callbacks.webhook import Webhook, WebhookFailed, public, resolve, sign
 
 SECRET = "0123456789abcdef"
@@ -22,6 +24,7 @@ class Receiver(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Told)
         self.heard: list[tuple[str, dict[str, str], bytes]] = []
         self.answer = (200, {}, b"thanks")
+        self.drips = False
 
     @property
     def host(self) -> str:
@@ -40,6 +43,13 @@ class _Told(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(said)
+
+        while self.server.drips:
+            try:
+                self.wfile.write(b".")
+            except OSError:
+                return
+            time.sleep(0.05)
 
     do_GET = do_POST
 
@@ -77,6 +87,18 @@ def test_a_webhook_is_signed_and_has_a_stable_key(receiver: Receiver) -> None:
     assert (said["action"], said["subject_id"], said["attempt"]) == ("action1", "A-17", 2)
     assert said["contact"]["name"] == "Jäne"
     assert SECRET.encode() not in body
+
+
+def test_an_answer_that_never_ends_is_cut(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook, "PATIENCE_SECONDS", 0.5)
+    receiver.drips = True
+    asked = time.monotonic()
+    told = Webhook([receiver.host])(call(url=f"http://{receiver.host}/", secret=SECRET))
+    receiver.drips = False
+    assert told["status"] == 200, "what was said first is what counts"
+    assert time.monotonic() - asked < 5
 
 
 def test_what_is_signed_is_the_timestamp_and_the_body() -> None:

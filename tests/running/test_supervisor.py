@@ -124,8 +124,12 @@ def test_leftovers_of_a_killed_supervisor_are_ended_by_the_next(tmp_path: Path) 
     from mcs.gateways.supervisor import clear_leftovers
 
     mine = subprocess.Popen(
-        ["sh", "-c", "trap '' TERM; sleep 99; sleep 99"], start_new_session=True
+        ["sh", "-c", "trap '' TERM; echo deaf; sleep 99; sleep 99"],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
     )
+    assert mine.stdout is not None
+    assert mine.stdout.readline() == b"deaf\n"
     stranger = subprocess.Popen(["sleep", "98"], start_new_session=True)
     ledger = tmp_path / "ledger"
     created = psutil.Process(mine.pid).create_time()
@@ -135,4 +139,5 @@ def test_leftovers_of_a_killed_supervisor_are_ended_by_the_next(tmp_path: Path) 
     assert stranger.poll() is None
     stranger.kill()
     stranger.wait()
+    mine.stdout.close()
     assert not ledger.exists()

@@ -17,6 +17,7 @@ from mcs.services import campaigns, emailers, imports, planning, schedules, sequ
 from mcs.services.definitions import Step
 from mcs.services.schedules import Subject
 from mcs.web.forms import FileForm, Form
+from tests.conftest import TEST_DATABASE
 from tests.people import add_campaign, add_contacts, add_scenario
 from tests.web.visitor import Visitor, words
 
@@ -47,6 +48,8 @@ GARBAGE = {
     "markup": "<script>alert(1)</script>",
     "path": "../../../../etc/passwd",
 }
+# PostgreSQL refuses more than SQLite does (NUL, large numbers, late dates), so it is asked all.
+KINDS = list(GARBAGE)[:: 1 if TEST_DATABASE == "postgres" else 3]
 # What views read from the request beside their forms.
 PLAIN_FIELDS = ("draft", "view", "use", "campaign", "scenario", "from", "theme", "next", "review")
 PLAIN_FIELDS += ("back", "past", "place", "on", "subject")
@@ -114,7 +117,7 @@ def test_the_fields_are_found() -> None:
     assert {"email", "postal_address", "content", "time", "file", "again", "offset"} <= all_fields()
 
 
-@pytest.mark.parametrize("kind", GARBAGE)
+@pytest.mark.parametrize("kind", KINDS)
 def test_garbage_in_every_field_of_every_post(app: Flask, olgas: Visitor, kind: str) -> None:
     fields: dict[str, object] = dict.fromkeys(all_fields(), GARBAGE[kind])
     walked = 0
@@ -171,7 +174,7 @@ def test_ids_that_nothing_has(app: Flask, olgas: Visitor, method: str) -> None:
             assert answer.status_code >= 400 or rule.startswith("/users/invitations"), path
 
 
-@pytest.mark.parametrize("kind", GARBAGE)
+@pytest.mark.parametrize("kind", KINDS)
 def test_garbage_in_every_query(app: Flask, olgas: Visitor, kind: str) -> None:
     value = quote(GARBAGE[kind], errors="surrogatepass")
     query = "&".join(f"{name}={value}" for name in QUERY)
@@ -272,8 +275,8 @@ SEQUENCE = (HERE, f"{HERE}/enrol", f"{HERE}/subjects", f"{HERE}/subjects/1", f"{
 def test_one_bad_field_among_good_ones(olgas: Visitor, path: str) -> None:
     """The field's own checks are reached, and what a service stores is what a page can show."""
     for name in FORMS[path]:
-        for kind, value in GARBAGE.items():
-            answer = olgas.post(path, {**FORMS[path], name: value})
+        for kind in KINDS:
+            answer = olgas.post(path, {**FORMS[path], name: GARBAGE[kind]})
             answered(answer, (path, name, kind))
     for page in (
         "/",

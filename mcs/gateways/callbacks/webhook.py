@@ -11,8 +11,10 @@ import http.client
 import json
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,8 @@ from mcs.core.calls import BadConfig, Call
 from mcs.core.webhooks import BadUrl, public
 
 TIMEOUT_SECONDS = 10.0
+# For the whole call: one that answers a byte at a time would else hold its thread for days.
+PATIENCE_SECONDS = 30.0
 # Of the answer, so much is kept as the action's result.
 LONGEST_ANSWER = 10_000
 SECRET_BYTES = 16
@@ -147,6 +151,9 @@ def _host_header(target: Target) -> str:
 
 def _post(target: Target, body: bytes, headers: Mapping[str, str]) -> Mapping[str, Any]:
     connection = _Connection(target)
+    alarm = threading.Timer(PATIENCE_SECONDS, connection.cut)
+    alarm.daemon = True
+    alarm.start()
     try:
         connection.request("POST", target.path, body=body, headers=dict(headers))
         answer = connection.getresponse()
@@ -154,6 +161,7 @@ def _post(target: Target, body: bytes, headers: Mapping[str, str]) -> Mapping[st
     except (OSError, http.client.HTTPException) as error:
         raise WebhookFailed(f"{target.host} did not answer: {error!r}") from error
     finally:
+        alarm.cancel()
         connection.close()
     if not 200 <= answer.status < 300:
         raise WebhookFailed(f"{target.host} answered {answer.status}: {said[:1000]}")
@@ -166,6 +174,8 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, target: Target) -> None:
         super().__init__(target.host, target.port, timeout=TIMEOUT_SECONDS)
         self._target = target
+        # ``sock`` is gone while an answer is still being read.
+        self._wire: socket.socket | None = None
 
     def connect(self) -> None:
         self.sock = socket.create_connection(
@@ -174,3 +184,11 @@ class _Connection(http.client.HTTPConnection):
         if self._target.secure:
             context = ssl.create_default_context()
             self.sock = context.wrap_socket(self.sock, server_hostname=self._target.host)
+        self._wire = self.sock
+
+    def cut(self) -> None:
+        """End whatever is waited for, from another thread."""
+        if self._wire is not None:
+            with suppress(OSError):
+                # Not TLS's own way, which would wait for the other side.
+                socket.socket.shutdown(self._wire, socket.SHUT_RDWR)
