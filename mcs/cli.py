@@ -107,7 +107,8 @@ def plan_day(on: datetime | None) -> None:
 @group.command("tick")
 def tick() -> None:
     """Look for what is due and ring the workers, as the clock does each second."""
-    due.tick(db.session(), clock.now(), _queue(), _settings().on_doubt)
+    callbacks = current_app.extensions["callbacks"].keys()
+    due.tick(db.session(), clock.now(), _queue(), _settings().on_doubt, callbacks)
 
 
 @group.command("import-contacts")

@@ -5,12 +5,24 @@ Their names are a contract with what waits in Redis (mcs.gateways.jobqueue.JOBS)
 
 import random
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy.orm import Session
 
 from mcs.gateways import clock, drain, smtp
 from mcs.runtime import runtime
-from mcs.services import due, emailers, enrolling, imports, lane, planning
+from mcs.services import (
+    due,
+    email_actions,
+    emailers,
+    enrolling,
+    imports,
+    lane,
+    parents,
+    planning,
+    turns,
+)
+from mcs.services.runners import Surroundings
 
 
 def plan_day() -> None:
@@ -26,7 +38,7 @@ def tick() -> None:
     """Look in SQL for what is due: each second."""
     here = runtime()
     with here.sessions() as session:
-        due.tick(session, clock.now(), here.queue, here.settings.on_doubt)
+        due.tick(session, clock.now(), here.queue, here.settings.on_doubt, here.callbacks.keys())
 
 
 def send_emailer(emailer_id: int) -> None:
@@ -37,6 +49,25 @@ def send_emailer(emailer_id: int) -> None:
         emailers.send(session, clock.now(), here.queue, emailer_id, late_limit)
 
 
+def start_emails() -> None:
+    """Start the email actions that are due, a batch at a time."""
+    here = runtime()
+    with here.sessions() as session:
+        while not drain.requested() and email_actions.start(session, clock.now()):
+            email_actions.ring(session, clock.now(), here.queue)
+
+
+def run_actions(number: int) -> None:
+    """Run the actions that are due and that send no email; further workers have further numbers."""
+    here = runtime()
+    turn = turns.Turn(
+        given=Surroundings(here.sessions, here.callbacks, clock.now, here.settings.lease_seconds),
+        stopping=drain.requested,
+        call_another=partial(due.ring_runner, here.queue, number + 1),
+    )
+    turns.run(turn)
+
+
 def _start_due(session: Session) -> None:
     here = runtime()
     late_limit = timedelta(minutes=here.settings.late_limit_minutes)
@@ -44,7 +75,7 @@ def _start_due(session: Session) -> None:
 
 
 def deliver_slice(slice_id: int) -> None:
-    """Send a slice of an emailer, and what else is due meanwhile."""
+    """Send a slice of an emailer or a sequence, and what else is due meanwhile."""
     here = runtime()
     given = lane.Surroundings(
         sessions=here.sessions,
@@ -57,8 +88,8 @@ def deliver_slice(slice_id: int) -> None:
     )
     worked_on = lane.deliver(given, slice_id)
     with here.sessions() as session:
-        for emailer_id in worked_on:
-            emailers.ring(session, clock.now(), here.queue, emailer_id)
+        for parent in worked_on:
+            parents.ring(session, clock.now(), here.queue, parent)
 
 
 def import_contacts(import_id: int) -> None:

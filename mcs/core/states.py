@@ -23,13 +23,14 @@ DELIVERY_MOVES: dict[str, tuple[str, ...]] = {
     "in_doubt": ("sent", "failed", "pending"),
     "failed": ("pending",),
     "sent": (),
-    "skipped": (),
+    # An action's only: its subject was withdrawn, and has come back.
+    "skipped": ("pending",),
 }
 
 ACTION_STATES = ("pending", "processing", "completed", "failed", "cancelled")
 ACTION_MOVES: dict[str, tuple[str, ...]] = {
     "pending": ("processing", "cancelled"),
-    "processing": ("completed", "failed", "pending"),
+    "processing": ("completed", "failed", "pending", "cancelled"),
     "failed": ("pending",),
     "cancelled": ("pending",),
     "completed": (),

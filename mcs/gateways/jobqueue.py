@@ -47,9 +47,12 @@ JOBS: dict[str, JobKind] = {
     "mcs.jobs.plan_day": JobKind(ALARMS, 600),
     "mcs.jobs.tick": JobKind(ALARMS, 600),
     "mcs.jobs.send_emailer": JobKind(ALARMS, 3600),
+    "mcs.jobs.start_emails": JobKind(ALARMS, 3600),
     "mcs.jobs.import_contacts": JobKind(IMPORTS, 6 * 3600),
     "mcs.jobs.enrol_batch": JobKind(IMPORTS, 3600),
     "mcs.jobs.deliver_slice": JobKind(SLICES, 3600),
+    # With the slices, so that the two take turns.
+    "mcs.jobs.run_actions": JobKind(SLICES, 3600),
 }
 
 # A worker says every 5 s that it lives, and that its job does; the clock says so every second.

@@ -27,8 +27,9 @@ class Action(Base):
 
     ``due_at`` is when it is next to be claimed: ``expected_at``, until a retry moves it.
     ``started_at`` is when its callback was first called, ``ended_at`` when it was completed,
-    failed or cancelled. ``reason`` says why it was cancelled. Who holds ``claim_token`` before
-    ``lease_until`` may run it; ``attempts`` counts the claims.
+    failed or cancelled. ``reason`` says why it was cancelled, or completed without an email. Who
+    holds ``claim_token`` before ``lease_until`` may run it; ``attempts`` counts the claims. One
+    that sends email is processing without a lease: it follows its delivery.
     """
 
     __tablename__ = "actions"

@@ -23,6 +23,10 @@ class Campaign(Base):
     the batch is enrolled in the sequence; ``enrol_asked_at`` is when somebody asked to enrol the
     whole batch, until that is done. ``edition`` changes with whatever its sequence is planned by:
     steps, days, zone, whether it runs. A campaign with a ledger is archived, never dropped.
+
+    ``held_at`` is since when the emails of its sequence wait for a person. ``notice`` is a sentence
+    for people: why they are held, or cannot go on right now. ``cuts`` is how often in a row their
+    server broke off in the middle (mcs.core.breaker).
     """
 
     __tablename__ = "campaigns"
@@ -49,6 +53,9 @@ class Campaign(Base):
     enrols_added: Mapped[bool] = mapped_column(default=False)
     enrol_asked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    held_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    notice: Mapped[str] = mapped_column(String(500), default="", server_default="")
+    cuts: Mapped[int] = mapped_column(default=0, server_default="0")
     edition: Mapped[str] = mapped_column(String(16), default=new_edition)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

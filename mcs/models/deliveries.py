@@ -26,8 +26,9 @@ class Delivery(Base):
     """The ledger row: written before the first message, never dropped.
 
     ``started_at`` is when its latest attempt was marked ``sending``, ``sent_at`` when a server
-    accepted it. ``message_id`` is drawn when the row is born, so equal on every attempt.
-    ``exception`` is the state where it is one that people look for, one of DELIVERY_EXCEPTIONS.
+    accepted it. ``message_id`` is drawn when the row is born, so equal on every attempt. An
+    action's delivery names its ``slice_id``; an emailer's are found by their range. ``exception``
+    is the state where it is one that people look for, one of DELIVERY_EXCEPTIONS.
     """
 
     __tablename__ = "deliveries"
@@ -40,6 +41,12 @@ class Delivery(Base):
         Index("uq_deliveries_emailer_id_contact_id", "emailer_id", "contact_id", unique=True),
         Index("uq_deliveries_action_id", "action_id", unique=True),
         Index("ix_deliveries_contact_id", "contact_id"),
+        Index(
+            "ix_deliveries_slice_id",
+            "slice_id",
+            sqlite_where=text("slice_id IS NOT NULL"),
+            postgresql_where=text("slice_id IS NOT NULL"),
+        ),
         # Not on the state itself: every change of an indexed column writes all indexes anew on
         # PostgreSQL, which is twice per message on the sending path.
         Index(
@@ -57,6 +64,7 @@ class Delivery(Base):
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     emailer_id: Mapped[int | None] = mapped_column(ForeignKey("emailers.id"))
     action_id: Mapped[int | None] = mapped_column(ForeignKey("actions.id"))
+    slice_id: Mapped[int | None] = mapped_column(ForeignKey("slices.id"))
     contact_id: Mapped[int] = mapped_column(ForeignKey("contacts.id"))
     state: Mapped[str] = mapped_column(String(10), default="pending")
     reason: Mapped[str] = mapped_column(String(200), default="")

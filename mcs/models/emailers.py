@@ -63,17 +63,29 @@ class Emailer(Base):
 
 
 class Slice(Base):
-    """A range of an emailer's deliveries that one worker sends at a time, with its counts.
+    """Deliveries that one worker sends at a time, with their counts.
 
-    The row is the lease: who holds ``claim_token`` before ``lease_until`` may start deliveries of
-    the range. It also carries the range's counts by state, moved in the same transaction as the
-    deliveries, so that totals never need a count over the ledger. ``due_at`` is when the next of
-    the pending ones may go; a slice is ``open`` while something of it is pending or sending.
+    They are a range of an emailer's, or those that a sequence's step, sending the scenario, bore
+    in one commit: these name their slice, and ``begun_at`` is when trying them began.
+
+    The row is the lease: who holds ``claim_token`` before ``lease_until`` may start its deliveries.
+    It also carries their counts by state, moved in the same transaction as the deliveries, so that
+    totals never need a count over the ledger. ``due_at`` is when the next of the pending ones may
+    go; a slice is ``open`` while something of it is pending or sending.
     """
 
     __tablename__ = "slices"
     __table_args__ = (
+        CheckConstraint("(emailer_id IS NULL) <> (scenario_id IS NULL)", name="one_parent"),
         Index("ix_slices_emailer_id", "emailer_id"),
+        Index("ix_slices_scenario_id", "scenario_id"),
+        # Of a sequence there may be as many as moments at which something is due.
+        Index(
+            "ix_slices_claim_token",
+            "claim_token",
+            sqlite_where=text("claim_token IS NOT NULL"),
+            postgresql_where=text("claim_token IS NOT NULL"),
+        ),
         Index(
             "ix_slices_open",
             "due_at",
@@ -84,10 +96,12 @@ class Slice(Base):
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    emailer_id: Mapped[int] = mapped_column(ForeignKey("emailers.id"))
+    emailer_id: Mapped[int | None] = mapped_column(ForeignKey("emailers.id"))
+    scenario_id: Mapped[int | None] = mapped_column(ForeignKey("scenarios.id"))
     low_id: Mapped[int]
     high_id: Mapped[int]
     due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    begun_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     claim_token: Mapped[str | None] = mapped_column(String(22))
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     pending: Mapped[int] = mapped_column(default=0)

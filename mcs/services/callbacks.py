@@ -87,8 +87,12 @@ def _check_email(session: Session, campaign_id: int, step: Step) -> None:
         raise BadDefinition(
             step.key, "config.scenario", 'name the scenario that it sends: {"scenario": 7}'
         )
+    # Held, so that nobody gives it a date or deletes it while it becomes a step's.
     scenario = session.scalar(
-        select(Scenario).where(Scenario.id == found, Scenario.campaign_id == campaign_id)
+        select(Scenario)
+        .where(Scenario.id == found, Scenario.campaign_id == campaign_id)
+        .with_for_update(read=True)
+        .execution_options(populate_existing=True)
     )
     if scenario is None:
         raise BadDefinition(

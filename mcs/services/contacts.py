@@ -1,17 +1,18 @@
 """Contacts: find people, see what they got and will get, add, remove, export and delete them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy import delete as delete_rows
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session
 
 from mcs.core.addresses import BadAddress, parse_address, tombstone_key
 from mcs.core.tables import safe_cell
 from mcs.models import (
+    Action,
     Batch,
     BatchContact,
     Campaign,
@@ -19,6 +20,7 @@ from mcs.models import (
     Delivery,
     Emailer,
     Scenario,
+    Slice,
     Suppression,
 )
 from mcs.services import audiences, audit, enrolling, outlook, people, suppressions
@@ -240,15 +242,41 @@ def _got(session: Session, contact_id: int) -> list[Delivery]:
     return list(session.scalars(query))
 
 
-def sendings_of(session: Session, ledger: list[Delivery]) -> dict[int, Emailer]:
-    """The emailers of the deliveries by id, with their scenarios and campaigns loaded."""
-    ids = {delivery.emailer_id for delivery in ledger if delivery.emailer_id is not None}
-    query = (
-        select(Emailer)
-        .where(Emailer.id.in_(ids))
-        .options(joinedload(Emailer.scenario).joinedload(Scenario.campaign))
+@dataclass(frozen=True)
+class Origin:
+    """What a delivery is of: a sending, or a sequence's step, by its message's name."""
+
+    name: str
+    campaign: Campaign
+    href: str
+
+
+def origins_of(session: Session, ledger: Sequence[Delivery]) -> dict[int, Origin]:
+    """What each of the deliveries is of, by the delivery's id."""
+    ids = [delivery.id for delivery in ledger]
+    sendings = session.execute(
+        select(Delivery.id, Emailer.id, Scenario.name, Campaign)
+        .join(Emailer, Emailer.id == Delivery.emailer_id)
+        .join(Scenario, Scenario.id == Emailer.scenario_id)
+        .join(Campaign, Campaign.id == Scenario.campaign_id)
+        .where(Delivery.id.in_(ids))
     )
-    return {emailer.id: emailer for emailer in session.scalars(query)}
+    steps = session.execute(
+        select(Delivery.id, Action.schedule_id, Scenario.name, Campaign)
+        .join(Action, Action.id == Delivery.action_id)
+        .join(Slice, Slice.id == Delivery.slice_id)
+        .join(Scenario, Scenario.id == Slice.scenario_id)
+        .join(Campaign, Campaign.id == Scenario.campaign_id)
+        .where(Delivery.id.in_(ids))
+    )
+    found = {
+        id: Origin(name, campaign, f"/emailers/{emailer_id}")
+        for id, emailer_id, name, campaign in sendings
+    }
+    for id, schedule_id, name, campaign in steps:
+        place = f"/campaigns/{campaign.id}/sequence/subjects/{schedule_id}"
+        found[id] = Origin(name, campaign, place)
+    return found
 
 
 def _coming(
@@ -382,8 +410,9 @@ def remove(
         place = session.get(BatchContact, (_batch(session, campaign_id), contact_id))
         if place is not None:
             session.delete(place)
-        enrolling.let_go(session, now, contact_id, campaign_id)
-        suppressions.skip_pending(session, contact.email_key, "removed", campaign_id)
+        sequences = enrolling.sequences_of(session, contact_id, campaign_id)
+        suppressions.skip_pending(session, now, contact.email_key, "removed", campaign_id)
+        enrolling.let_go(session, now, contact_id, sequences)
         audit.note(session, now, by, "removed", "contact", contact_id, campaign=campaign_id)
 
 
@@ -417,8 +446,9 @@ def delete(
     find(session, contact_id)
     with writing(session):
         contact = _locked(session, contact_id)
-        enrolling.let_go(session, now, contact_id)
-        suppressions.skip_pending(session, contact.email_key, "deleted")
+        sequences = enrolling.sequences_of(session, contact_id)
+        suppressions.skip_pending(session, now, contact.email_key, "deleted")
+        enrolling.let_go(session, now, contact_id, sequences)
         session.execute(delete_rows(BatchContact).where(BatchContact.contact_id == contact_id))
         grave = tombstone_key(secret, contact.email_key)
         suppressions.follow(session, contact.email_key, grave)

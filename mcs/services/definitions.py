@@ -58,7 +58,12 @@ class Plan:
     @property
     def writes(self) -> bool:
         """Whether a step of it writes to somebody."""
-        return any(one.callback == SEND_EMAIL for one in self.definitions)
+        return bool(self.mailing)
+
+    @property
+    def mailing(self) -> set[str]:
+        """The steps that write to somebody."""
+        return {one.key for one in self.definitions if one.callback == SEND_EMAIL}
 
     def dependents(self, keys: Iterable[str]) -> set[str]:
         """The steps that come after any of these."""

@@ -1,8 +1,9 @@
 """The ledger's writes: claim a slice, start messages, record answers, rescue what a death left.
 
 Every function here moves deliveries and their slice's counts in one transaction, and takes the
-slice's row lock first (the order of locks is emailers, slices, deliveries). Holding a slice means
-knowing its ``claim_token``; each write names it, and zero rows updated means the lease is lost.
+slice's row lock first (the order of locks is campaigns, emailers, slices, actions, deliveries).
+Holding a slice means knowing its ``claim_token``; each write names it, and zero rows updated means
+the lease is lost. What is sent for a sequence moves its action in the same transaction.
 """
 
 import secrets
@@ -10,21 +11,34 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
-    CursorResult,
-    Result,
     Select,
+    and_,
+    case,
     func,
+    or_,
     select,
     update,
 )
 from sqlalchemy.orm import Session
 
-from mcs.models import Contact, Delivery, Emailer, Scenario, Slice
-from mcs.services import audiences, steps
+from mcs.core import sequences
+from mcs.models import (
+    Action,
+    ActionDefinition,
+    Campaign,
+    Contact,
+    Delivery,
+    Emailer,
+    Scenario,
+    Schedule,
+    Slice,
+)
+from mcs.services import audiences, email_actions, steps
+from mcs.services.definitions import Plan
 from mcs.services.steps import Outcome
 from mcs.services.transactions import writing
 
@@ -32,15 +46,27 @@ from mcs.services.transactions import writing
 NO_SYNC: dict[str, Any] = {"synchronize_session": False}
 
 
+class Parent(NamedTuple):
+    """What a slice is of: an emailer; or a scenario that a campaign's sequence sends."""
+
+    emailer_id: int | None
+    scenario_id: int | None = None
+    campaign_id: int | None = None
+
+
 @dataclass(frozen=True)
 class Claim:
-    """A slice that is ours until the lease ends, which every ``advance`` renews."""
+    """A slice that is ours until the lease ends, which every ``advance`` renews.
+
+    ``begun_at`` is when trying began, of a sequence's: an emailer knows it for all its slices.
+    """
 
     slice_id: int
-    emailer_id: int
+    parent: Parent
     low_id: int
     high_id: int
     token: str
+    begun_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -62,18 +88,18 @@ def claim(
     now: datetime,
     lease: timedelta,
     slice_id: int | None = None,
-    not_of: Collection[int] = (),
+    not_of: Collection[Parent] = (),
 ) -> Claim | None:
     """Claim a slice with something due: the one asked for, or the one that waits longest.
 
-    ``not_of`` names emailers of which the caller holds enough, so that a large one does not keep
+    ``not_of`` names parents of which the caller holds enough, so that a large one does not keep
     the others waiting.
     """
     query = _claimable(now)
     if slice_id is not None:
         query = query.where(Slice.id == slice_id)
     if not_of:
-        query = query.where(Slice.emailer_id.not_in(not_of))
+        query = query.where(*_not_of(not_of))
     query = query.order_by(Slice.due_at, Slice.id).limit(1)
     if session.execute(query).first() is None:
         # A lane asks a few times a second, mostly for nothing: that must not take SQLite's one
@@ -91,7 +117,7 @@ def claim(
             .values(claim_token=token, lease_until=now + lease)
             .execution_options(**NO_SYNC)
         )
-        return Claim(found.id, found.emailer_id, found.low_id, found.high_id, token)
+        return _claimed(found, token)
 
 
 def due_slices(session: Session, now: datetime, limit: int) -> Sequence[int]:
@@ -154,14 +180,16 @@ def advance(
     """
     started: set[int] = set()
     lost = []
+    ordered = sorted(wanted, key=lambda step: step.claim.slice_id)
     with writing(session):
-        for step in sorted(wanted, key=lambda step: step.claim.slice_id):
+        plans = _plans(session, [step.claim for step in ordered if step.outcomes or step.refusals])
+        for step in ordered:
             claim = step.claim
             if steps.hold(session.connection(), claim.slice_id, claim.token, now + lease):
                 if again:
                     step, begun = _unwritten(session, step)
                     started |= begun
-                started |= _take(session, now, step)
+                started |= _take(session, now, step, plans)
             else:
                 lost.append(step)
     return started, lost
@@ -194,19 +222,19 @@ def release(session: Session, now: datetime, claim: Claim, not_before: datetime 
         )
 
 
-def rescue(session: Session, now: datetime, on_doubt: str) -> set[int]:
-    """Take over the slices whose worker died; the emailers they belong to.
+def rescue(session: Session, now: datetime, on_doubt: str) -> set[Parent]:
+    """Take over the slices whose worker died; what they are of.
 
     What was pending stays so. What was started and not answered is in doubt: nobody can know
     (RFC 1047). With ``on_doubt`` "resend" it goes again, with the same Message-ID.
     """
-    rescued: set[int] = set()
-    for slice_id in _expired(session, now):
-        rescued |= _rescue(session, now, slice_id, on_doubt)
+    rescued: set[Parent] = set()
+    for expired in _expired(session, now):
+        rescued |= _rescue(session, now, expired, on_doubt)
     return rescued
 
 
-def settle_late(session: Session, claim: Claim, outcomes: Iterable[Outcome]) -> None:
+def settle_late(session: Session, now: datetime, claim: Claim, outcomes: Iterable[Outcome]) -> None:
     """Acceptances that reached a worker after its lease: they settle what was put in doubt.
 
     Only acceptances: a late refusal may belong to an attempt that has been made again since. One
@@ -216,6 +244,7 @@ def settle_late(session: Session, claim: Claim, outcomes: Iterable[Outcome]) -> 
     if not accepted:
         return
     with writing(session):
+        plans = _plans(session, [claim])
         session.execute(select(Slice.id).where(Slice.id == claim.slice_id).with_for_update())
         open_ones = session.execute(
             select(Delivery.id, Delivery.state).where(
@@ -228,29 +257,72 @@ def settle_late(session: Session, claim: Claim, outcomes: Iterable[Outcome]) -> 
             moved["sent"] += 1
         steps.record(session.connection(), [accepted[row.id] for row in open_ones], {})
         steps.count(session.connection(), claim.slice_id, moved)
+        _follow(session, now, claim, plans, [row.id for row in open_ones])
 
 
-def _claimable(now: datetime) -> Select[int, int, int, int]:
-    return (
-        select(Slice.id, Slice.emailer_id, Slice.low_id, Slice.high_id)
-        .join(Emailer, Emailer.id == Slice.emailer_id)
-        .where(
-            Slice.open,
-            Slice.pending > 0,
-            Slice.claim_token.is_(None),
-            Slice.due_at <= now,
+def unwanted_of_sequence(
+    session: Session, now: datetime, campaign_id: int, delivery_ids: Sequence[int]
+) -> dict[int, str]:
+    """Those of a sequence's deliveries that must not go again, and why: the address is suppressed,
+    the subject or the campaign withdrawn, or its last day over."""
+    suppressed = _suppressed(session, campaign_id, delivery_ids)
+    return suppressed | _withdrawn(session, now, delivery_ids)
+
+
+def _claimable(now: datetime) -> Select[Any]:
+    return _slices().where(
+        Slice.open,
+        Slice.pending > 0,
+        Slice.claim_token.is_(None),
+        Slice.due_at <= now,
+        or_(
             Emailer.state == "sending",
-        )
+            and_(Slice.scenario_id.is_not(None), email_actions.may_go()),
+        ),
     )
 
 
+def _slices() -> Select[Any]:
+    """Slices with what they are of: an emailer, or else a campaign's sequence."""
+    columns: list[Any] = [Slice.id, Slice.emailer_id, Slice.scenario_id, Scenario.campaign_id]
+    columns += [Slice.low_id, Slice.high_id, Slice.begun_at, Slice.claim_token]
+    return (
+        select(*columns)
+        .outerjoin(Emailer, Emailer.id == Slice.emailer_id)
+        .outerjoin(Scenario, Scenario.id == Slice.scenario_id)
+        .outerjoin(Campaign, Campaign.id == Scenario.campaign_id)
+    )
+
+
+def _claimed(row: Any, token: str) -> Claim:
+    parent = Parent(row.emailer_id, row.scenario_id, row.campaign_id)
+    return Claim(row.id, parent, row.low_id, row.high_id, token, row.begun_at)
+
+
+def _not_of(parents: Collection[Parent]) -> Iterable[ColumnElement[bool]]:
+    # What is NULL is not among any others, which SQL does not say by itself.
+    for column, ids in (
+        (Slice.emailer_id, {parent.emailer_id for parent in parents}),
+        (Slice.scenario_id, {parent.scenario_id for parent in parents}),
+    ):
+        yield or_(column.is_(None), column.not_in(ids - {None}))
+
+
 def _in_range(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    if claim.parent.emailer_id is None:
+        return (Delivery.slice_id == claim.slice_id,)
     # The emailer too: ids of two emailers that were started at once are interleaved.
     return (
         Delivery.id >= claim.low_id,
         Delivery.id <= claim.high_id,
-        Delivery.emailer_id == claim.emailer_id,
+        Delivery.emailer_id == claim.parent.emailer_id,
     )
+
+
+def _plans(session: Session, claims: Iterable[Claim]) -> list[Plan]:
+    """The sequences that deliveries of these slices belong to, locked before the slices are."""
+    campaigns = {claim.parent.campaign_id for claim in claims}
+    return email_actions.plans(session, {one for one in campaigns if one is not None})
 
 
 def _unwritten(session: Session, step: Step) -> tuple[Step, set[int]]:
@@ -277,24 +349,45 @@ def _unwritten(session: Session, step: Step) -> tuple[Step, set[int]]:
     return left, sending.intersection(step.starts)
 
 
-def _take(session: Session, now: datetime, step: Step) -> set[int]:
+def _take(session: Session, now: datetime, step: Step, plans: Sequence[Plan]) -> set[int]:
     connection = session.connection()
-    moved = _record(session, step.claim, step.outcomes)
+    claim = step.claim
+    moved = _record(session, now, claim, step.outcomes)
     begun = [refusal.delivery_id for refusal in step.refusals]
-    started = steps.start(connection, now, step.claim.emailer_id, begun + step.starts)
+    if claim.parent.emailer_id is not None:
+        started = steps.start(connection, now, claim.parent.emailer_id, begun + step.starts)
+    else:
+        started = steps.start_of_sequence(
+            connection, now, claim.parent.campaign_id, begun + step.starts
+        )
     moved["pending"] -= len(started)
     moved["sending"] += len(started)
-    moved.update(
-        _record(session, step.claim, [r for r in step.refusals if r.delivery_id in started])
-    )
-    steps.count(connection, step.claim.slice_id, moved)
+    refused = [refusal for refusal in step.refusals if refusal.delivery_id in started]
+    moved.update(_record(session, now, claim, refused))
+    steps.count(connection, claim.slice_id, moved)
+    ended = [outcome.delivery_id for outcome in (*step.outcomes, *refused)]
+    _follow(session, now, claim, plans, ended)
     return started.difference(begun)
 
 
-def _record(session: Session, claim: Claim, outcomes: Sequence[Outcome]) -> Counter[str]:
+def _follow(
+    session: Session,
+    now: datetime,
+    claim: Claim,
+    plans: Sequence[Plan],
+    delivery_ids: Collection[int],
+) -> None:
+    if claim.parent.campaign_id is not None and delivery_ids:
+        mine = [plan for plan in plans if plan.campaign_id == claim.parent.campaign_id]
+        email_actions.follow(session, now, mine, delivery_ids)
+
+
+def _record(
+    session: Session, now: datetime, claim: Claim, outcomes: Sequence[Outcome]
+) -> Counter[str]:
     """Write the answers of messages in flight; the counts by which the states changed."""
     again = [outcome.delivery_id for outcome in outcomes if outcome.state == "pending"]
-    unwanted = _unwanted_since(session, claim, again) if again else {}
+    unwanted = _unwanted_since(session, now, claim, again) if again else {}
     moved = Counter[str]()
     for outcome in outcomes:
         moved["skipped" if outcome.delivery_id in unwanted else outcome.state] += 1
@@ -303,17 +396,25 @@ def _record(session: Session, claim: Claim, outcomes: Sequence[Outcome]) -> Coun
     return moved
 
 
-def _unwanted_since(session: Session, claim: Claim, delivery_ids: Sequence[int]) -> dict[int, str]:
-    """Those of the deliveries that must not go again, and why: the emailer was cancelled, or the
-    address suppressed, while they were in flight.
+def _unwanted_since(
+    session: Session, now: datetime, claim: Claim, delivery_ids: Sequence[int]
+) -> dict[int, str]:
+    """Those of the deliveries that must not go again, and why: the emailer was cancelled, the
+    subject or its campaign withdrawn, or the address suppressed, while they were in flight.
     """
+    if claim.parent.campaign_id is not None:
+        return unwanted_of_sequence(session, now, claim.parent.campaign_id, delivery_ids)
     state, campaign_id = session.execute(
         select(Emailer.state, Scenario.campaign_id)
         .join(Scenario, Scenario.id == Emailer.scenario_id)
-        .where(Emailer.id == claim.emailer_id)
+        .where(Emailer.id == claim.parent.emailer_id)
     ).one()
     if state == "cancelled":
         return dict.fromkeys(delivery_ids, "cancelled")
+    return _suppressed(session, campaign_id, delivery_ids)
+
+
+def _suppressed(session: Session, campaign_id: int, delivery_ids: Sequence[int]) -> dict[int, str]:
     suppressed = audiences.suppressed_addresses(campaign_id)
     rows = session.execute(
         select(Delivery.id, suppressed.c.reason)
@@ -324,39 +425,70 @@ def _unwanted_since(session: Session, claim: Claim, delivery_ids: Sequence[int])
     return dict(rows.all())
 
 
-def _expired(session: Session, now: datetime) -> Sequence[int]:
-    return session.scalars(select(Slice.id).where(Slice.lease_until < now).order_by(Slice.id)).all()
+def _withdrawn(session: Session, now: datetime, delivery_ids: Sequence[int]) -> dict[int, str]:
+    step = and_(
+        ActionDefinition.campaign_id == Schedule.campaign_id, ActionDefinition.key == Action.key
+    )
+    rows = session.execute(
+        select(
+            Delivery.id,
+            Campaign.end_date,
+            Campaign.timezone,
+            case(
+                (~Schedule.active, sequences.UNSCHEDULED),
+                (~Campaign.active | Campaign.archived_at.is_not(None), sequences.SWITCHED_OFF),
+                (ActionDefinition.id.is_(None), sequences.REMOVED),
+                (Contact.deleted_at.is_not(None), "deleted"),
+                else_="",
+            ).label("why"),
+        )
+        .join(Action, Action.id == Delivery.action_id)
+        .join(Schedule, Schedule.id == Action.schedule_id)
+        .join(Campaign, Campaign.id == Schedule.campaign_id)
+        .join(Contact, Contact.id == Delivery.contact_id)
+        .outerjoin(ActionDefinition, step)
+        .where(Delivery.id.in_(delivery_ids))
+    ).all()
+    over = {
+        row.id: sequences.TOO_LATE
+        for row in rows
+        if now >= email_actions.ends(row.end_date, row.timezone)
+    }
+    return over | {row.id: row.why for row in rows if row.why}
 
 
-def _rescue(session: Session, now: datetime, slice_id: int, on_doubt: str) -> set[int]:
+def _expired(session: Session, now: datetime) -> Sequence[Any]:
+    # By the index on claims: what has no claim has no lease.
+    expired = (Slice.claim_token.is_not(None), Slice.lease_until < now)
+    return session.execute(_slices().where(*expired).order_by(Slice.id)).all()
+
+
+def _rescue(session: Session, now: datetime, expired: Any, on_doubt: str) -> set[Parent]:
+    claim = _claimed(expired, expired.claim_token or "")
     with writing(session):
-        row = session.execute(
-            select(Slice.id, Slice.emailer_id, Slice.low_id, Slice.high_id, Slice.claim_token)
-            .where(Slice.id == slice_id, Slice.lease_until < now)
+        plans = _plans(session, [claim])
+        held = session.execute(
+            select(Slice.id)
+            .where(Slice.id == claim.slice_id, Slice.lease_until < now)
             # A worker that froze in the middle of a commit holds the lock: the clock must not wait.
             .with_for_update(skip_locked=True)
         ).first()
-        if row is None:
+        if held is None:
             return set()
-        claim = Claim(row.id, row.emailer_id, row.low_id, row.high_id, row.claim_token or "")
         in_flight = session.scalars(
             select(Delivery.id).where(*_in_range(claim), Delivery.state == "sending")
         ).all()
         state = "pending" if on_doubt == "resend" else "in_doubt"
         reason = "the worker stopped before the server's answer was recorded"
         moved = _record(
-            session, claim, [Outcome(id, state, now, reason=reason) for id in in_flight]
+            session, now, claim, [Outcome(id, state, now, reason=reason) for id in in_flight]
         )
         steps.count(session.connection(), claim.slice_id, moved)
+        _follow(session, now, claim, plans, in_flight)
         session.execute(
             update(Slice)
-            .where(Slice.id == slice_id)
+            .where(Slice.id == claim.slice_id)
             .values(claim_token=None, lease_until=None, due_at=now)
             .execution_options(**NO_SYNC)
         )
-        return {row.emailer_id}
-
-
-def _rows(result: Result[Any]) -> int:
-    assert isinstance(result, CursorResult)
-    return result.rowcount
+        return {claim.parent}

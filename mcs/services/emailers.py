@@ -14,7 +14,7 @@ from mcs.core.walltime import instant
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import AuditEntry, Batch, Delivery, Emailer, Scenario, Slice, UtcDateTime
 from mcs.models.sql import random_hex
-from mcs.services import audiences, planning
+from mcs.services import audiences, email_actions, planning
 from mcs.services.transactions import writing
 
 # Large enough that a worker rarely asks for the next, small enough that several share the end.
@@ -560,18 +560,7 @@ def _served(session: Session, emailer_id: int) -> int:
 def record_served(session: Session, emailer_id: int) -> None:
     """Write on the scenario how many contacts all its sendings served."""
     scenario_id = session.scalars(select(Emailer.scenario_id).where(Emailer.id == emailer_id)).one()
-    served = (
-        select(func.coalesce(func.sum(Slice.sent), 0))
-        .join(Emailer, Emailer.id == Slice.emailer_id)
-        .where(Emailer.scenario_id == scenario_id)
-        .scalar_subquery()
-    )
-    session.execute(
-        update(Scenario)
-        .where(Scenario.id == scenario_id)
-        .values(contacts_served=served)
-        .execution_options(synchronize_session=False)
-    )
+    email_actions.record_served(session, scenario_id)
 
 
 def _too_late(emailer: Emailer, now: datetime) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Protocol
 
 from sqlalchemy import Select, and_, exists, func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -13,6 +12,7 @@ from mcs.core.addresses import BadAddress, parse_address
 from mcs.models import Action, Batch, BatchContact, Campaign, Contact, Schedule
 from mcs.services import audit, definitions, schedules
 from mcs.services.definitions import Plan
+from mcs.services.queue import Queue
 from mcs.services.schedules import CHUNK, Enrolled, Subject
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
@@ -21,12 +21,6 @@ CONTACT = "contact"
 ENROL_JOB = "mcs.jobs.enrol_batch"
 # As many are enrolled while one waits for the answer; what is left, a worker does.
 AT_ONCE = 5 * CHUNK
-
-
-class Queue(Protocol):
-    """What enrolling needs of mcs.gateways.jobqueue.JobQueue."""
-
-    def enqueue(self, name: str, *args: Any, job_id: str) -> bool: ...
 
 
 class Refused(Exception):
@@ -151,25 +145,27 @@ def added(session: Session, now: datetime, plan: Plan, contact_ids: Sequence[int
         _enrol_within(session, now, plan, subjects[first : first + CHUNK])
 
 
-def let_go(
-    session: Session, now: datetime, contact_id: int, campaign_id: int | None = None
-) -> None:
-    """Withdraw what is pending of a contact, in one campaign or in all, in the caller's
-    transaction."""
-    query = select(Schedule.campaign_id, Schedule.id).where(
-        Schedule.contact_id == contact_id, Schedule.active
-    )
+def sequences_of(session: Session, contact_id: int, campaign_id: int | None = None) -> list[Plan]:
+    """The sequences that a contact is in, of one campaign or of all, unchanging in the caller's
+    transaction. To be asked before any slice is locked."""
+    query = select(Schedule.campaign_id).where(Schedule.contact_id == contact_id, Schedule.active)
     if campaign_id is not None:
         query = query.where(Schedule.campaign_id == campaign_id)
-    rows = session.execute(query.order_by(Schedule.campaign_id)).all()
-    for found in sorted({row.campaign_id for row in rows}):
-        definitions.load(session, found)
-    ids = [row.id for row in rows]
-    if ids:
-        session.execute(
-            update(Schedule).where(Schedule.id.in_(ids)).values(active=False, updated_at=now)
+    found = session.scalars(query.distinct().order_by(Schedule.campaign_id)).all()
+    return [definitions.load(session, one) for one in found]
+
+
+def let_go(session: Session, now: datetime, contact_id: int, plans: Sequence[Plan]) -> None:
+    """Withdraw what is pending of a contact in these sequences, in the caller's transaction."""
+    for plan in plans:
+        mine = (
+            Schedule.contact_id == contact_id,
+            Schedule.campaign_id == plan.campaign_id,
+            Schedule.active,
         )
-        schedules.withdraw(session, now, ids, sequences.UNSCHEDULED)
+        ids = session.scalars(select(Schedule.id).where(*mine)).all()
+        session.execute(update(Schedule).where(*mine).values(active=False, updated_at=now))
+        schedules.withdraw(session, now, plan, ids, sequences.UNSCHEDULED)
 
 
 def pending_of(session: Session, contact_id: int, campaign_id: int | None = None) -> int:

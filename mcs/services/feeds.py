@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from mcs.config import Settings
+from mcs.core import retries
 from mcs.core.breaker import Breaker
 from mcs.core.message import CannotCompose, Composer, Message
-from mcs.models import Emailer
-from mcs.services import deliveries, emailers, letters, pacer
-from mcs.services.deliveries import Claim, Due
+from mcs.models import Campaign, Emailer, Scenario
+from mcs.services import deliveries, email_actions, emailers, letters, pacer
+from mcs.services.deliveries import Claim, Due, Parent
 from mcs.services.pacer import Limit
 from mcs.services.steps import Outcome
 
@@ -21,11 +22,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Issue:
-    """What the letters of one emailer share: made once a lane, used by all its slices."""
+    """What the letters of one parent share: made once a lane, used by all its slices.
+
+    ``give_up_at`` is an emailer's; ``ends_at`` is when a sequence's letters must have started.
+    """
 
     composer: Composer
     links: letters.Unsubscribing
-    give_up_at: datetime
+    give_up_at: datetime | None
+    ends_at: datetime | None
     limits: tuple[Limit, ...]
     breaker: Breaker
 
@@ -45,6 +50,19 @@ class Feed:
     def done(self) -> bool:
         return not self.out and not self.waiting
 
+    @property
+    def give_up_at(self) -> datetime:
+        """When trying its letters ends: a day after it began, never past the last day."""
+        if self.issue.give_up_at is not None:
+            return self.issue.give_up_at
+        assert self.claim.begun_at is not None
+        assert self.issue.ends_at is not None
+        return retries.give_up_at(self.claim.begun_at, self.issue.ends_at)
+
+    def over(self, now: datetime) -> bool:
+        """Whether none of its letters may start any more: the campaign has ended."""
+        return self.issue.ends_at is not None and now >= self.issue.ends_at
+
 
 @dataclass(slots=True, eq=False)
 class Letter:
@@ -56,20 +74,47 @@ class Letter:
     cuts: int
 
 
-def issue(session: Session, settings: Settings, emailer_id: int) -> Issue:
-    """Prepare the letters of an emailer. Raises BadTemplate when none can be made."""
-    emailer = session.get_one(Emailer, emailer_id)
-    scenario = emailer.scenario
-    campaign = scenario.campaign
-    prepared = Issue(
-        composer=Composer(letters.template(settings, campaign, scenario)),
-        links=letters.Unsubscribing(settings, campaign.uid),
-        give_up_at=emailers.give_up_at(emailer),
-        limits=pacer.limits(settings, campaign),
-        breaker=Breaker(emailer.cuts),
+def issue(session: Session, settings: Settings, parent: Parent) -> Issue:
+    """Prepare the letters of a parent. Raises BadTemplate when none can be made."""
+    prepared = (
+        _of_sequence(session, settings, parent)
+        if parent.emailer_id is None
+        else _of_emailer(session, settings, parent.emailer_id)
     )
     session.commit()
     return prepared
+
+
+def _of_emailer(session: Session, settings: Settings, emailer_id: int) -> Issue:
+    emailer = session.get_one(Emailer, emailer_id)
+    scenario = emailer.scenario
+    give_up_at = emailers.give_up_at(emailer)
+    return _issue(settings, scenario.campaign, scenario, emailer.cuts, give_up_at, None)
+
+
+def _of_sequence(session: Session, settings: Settings, parent: Parent) -> Issue:
+    scenario = session.get_one(Scenario, parent.scenario_id)
+    campaign = scenario.campaign
+    ends_at = email_actions.ends(campaign.end_date, campaign.timezone)
+    return _issue(settings, campaign, scenario, campaign.cuts, None, ends_at)
+
+
+def _issue(
+    settings: Settings,
+    campaign: Campaign,
+    scenario: Scenario,
+    cuts: int,
+    give_up_at: datetime | None,
+    ends_at: datetime | None,
+) -> Issue:
+    return Issue(
+        composer=Composer(letters.template(settings, campaign, scenario)),
+        links=letters.Unsubscribing(settings, campaign.uid),
+        give_up_at=give_up_at,
+        ends_at=ends_at,
+        limits=pacer.limits(settings, campaign),
+        breaker=Breaker(cuts),
+    )
 
 
 def feed(session: Session, now: datetime, claim: Claim, prepared: Issue, lease: timedelta) -> Feed:

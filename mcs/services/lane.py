@@ -2,7 +2,7 @@
 
 A letter's row says ``sending`` before its content leaves, and its answer is committed before, or
 together with, the connection's next start. So a death leaves at most one letter in doubt per
-connection. While it serves a slice the lane claims further ones, of any emailer, before they are
+connection. While it serves a slice the lane claims further ones, of any parent, before they are
 needed; it ends when nothing is due, when its time is up, or when the worker is asked to stop.
 """
 
@@ -21,9 +21,8 @@ from mcs.config import Settings
 from mcs.core.message import BadTemplate
 from mcs.core.outcomes import Attempt, Scope, Verdict
 from mcs.gateways import smtp
-from mcs.models import Emailer
-from mcs.services import deliveries, emailers, feeds, suppressions
-from mcs.services.deliveries import Step
+from mcs.services import deliveries, feeds, parents, suppressions
+from mcs.services.deliveries import Parent, Step
 from mcs.services.feeds import Feed, Issue, Letter
 from mcs.services.pacer import Pacer
 from mcs.services.recorder import Recorder, Told
@@ -50,8 +49,8 @@ DRAIN_SECONDS = 8.0
 class Surroundings:
     """What a lane is given: it asks nobody else for the time, for luck, or whether to stop.
 
-    ``start_due`` starts the emailers whose instant has come: a lane that is held to a low rate has
-    its worker to itself, and must not keep another campaign waiting.
+    ``start_due`` starts the emailers and email actions whose instant has come: a lane that is held
+    to a low rate has its worker to itself, and must not keep another campaign waiting.
     """
 
     sessions: sessionmaker[Session]
@@ -63,8 +62,8 @@ class Surroundings:
     start_due: Callable[[Session], None]
 
 
-def deliver(given: Surroundings, slice_id: int) -> list[int]:
-    """Send a slice, and what else is due meanwhile; the emailers it worked on.
+def deliver(given: Surroundings, slice_id: int) -> list[Parent]:
+    """Send a slice, and what else is due meanwhile; what it worked on.
 
     Harmless when run twice: a slice is claimed once. Returns at once when nothing is due.
     """
@@ -80,8 +79,8 @@ class Lane:
         self._lease = timedelta(seconds=given.settings.lease_seconds)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._feeds: list[Feed] = []
-        self._issues: dict[int, Issue] = {}
-        self._served: set[int] = set()
+        self._issues: dict[Parent, Issue] = {}
+        self._served: set[Parent] = set()
         self._more = asyncio.Event()
         self._hungry = asyncio.Event()
         self._open: set[smtp.Connection] = set()
@@ -93,7 +92,7 @@ class Lane:
         self.on_doubt = given.settings.on_doubt
         self._turn_ends = given.now() + TURN
 
-    async def run(self, slice_id: int) -> list[int]:
+    async def run(self, slice_id: int) -> list[Parent]:
         """See ``deliver``."""
         self._recorder = Recorder(
             self._given.sessions, self._given.now, self._lease, self._executor
@@ -105,7 +104,7 @@ class Lane:
         finally:
             await self._recorder.close()
             self._executor.shutdown()
-        return sorted(self._served)
+        return list(self._served)
 
     # The keeper: claims, renews, releases, and decides when it is over.
 
@@ -166,9 +165,9 @@ class Lane:
         return self._told_to_end_at is not None and moment - self._told_to_end_at > seconds
 
     async def _top_up(self) -> None:
-        """Claim more when little is waiting; and one of each other emailer that is due."""
+        """Claim more when little is waiting; and one of each other parent that is due."""
         await self._on_thread(self._given.start_due)
-        while await self._claim(None, not_of={feed.claim.emailer_id for feed in self._feeds}):
+        while await self._claim(None, not_of={feed.claim.parent for feed in self._feeds}):
             pass
         while self._waiting() < LETTERS_AHEAD * self._settings.smtp_connections:
             if not await self._claim(None):
@@ -185,30 +184,30 @@ class Lane:
                 self._more.set()
             await asyncio.sleep(PACE_SECONDS if wanted else KEEPER_SECONDS)
 
-    async def _claim(self, slice_id: int | None, not_of: set[int] | None = None) -> bool:
+    async def _claim(self, slice_id: int | None, not_of: set[Parent] | None = None) -> bool:
         feed = await self._on_thread(partial(self._claim_now, slice_id, not_of or set()))
         if feed is None:
             return False
         self._feeds.append(feed)
-        self._served.add(feed.claim.emailer_id)
+        self._served.add(feed.claim.parent)
         self._more.set()
         return True
 
-    def _claim_now(self, slice_id: int | None, not_of: set[int], session: Session) -> Feed | None:
+    def _claim_now(
+        self, slice_id: int | None, not_of: set[Parent], session: Session
+    ) -> Feed | None:
         now = self._given.now()
         claim = deliveries.claim(session, now, self._lease, slice_id, not_of)
         if claim is None:
             return None
         try:
-            if claim.emailer_id not in self._issues:
-                self._issues[claim.emailer_id] = feeds.issue(
-                    session, self._settings, claim.emailer_id
-                )
+            if claim.parent not in self._issues:
+                self._issues[claim.parent] = feeds.issue(session, self._settings, claim.parent)
         except BadTemplate as error:
-            self._pause_now(claim.emailer_id, str(error), session)
+            self._pause_now(claim.parent, str(error), session)
             deliveries.release(session, now, claim, None)
             return None
-        return feeds.feed(session, now, claim, self._issues[claim.emailer_id], self._lease)
+        return feeds.feed(session, now, claim, self._issues[claim.parent], self._lease)
 
     async def _renew(self) -> None:
         """Renew the leases of slices that commit rarely: a slow server, or one message left."""
@@ -234,10 +233,11 @@ class Lane:
 
     def _release_now(self, feed: Feed, not_before: datetime | None, session: Session) -> None:
         now = self._given.now()
-        emailers.note(session, feed.claim.emailer_id, self._trouble)
+        parent = feed.claim.parent
+        parents.note(session, parent, self._trouble)
         # Before the slice is given back: a death in between leaves a lease that is rescued, and the
-        # rescue finishes the emailer again.
-        emailers.finish(session, now, feed.claim.emailer_id)
+        # rescue finishes the parent again.
+        parents.finish(session, now, parent)
         deliveries.release(session, now, feed.claim, not_before)
 
     # A connection takes letters, and says what it heard. (mcs.services.talk.Post)
@@ -287,6 +287,8 @@ class Lane:
             # In turn, so that no emailer waits for another's end.
             self._feeds.remove(feed)
             self._feeds.append(feed)
+            if feed.over(self._given.now()):
+                feed.waiting.clear()
             while feed.waiting and not feed.lost and not self._held_back(feed):
                 feed.out += 1
                 letter = feeds.compose(feed, feed.waiting.popleft(), self._given.now())
@@ -320,7 +322,7 @@ class Lane:
         return Attempt(
             number=letter.due.attempts + 1,
             at=self._given.now(),
-            give_up_at=letter.feed.issue.give_up_at,
+            give_up_at=letter.feed.give_up_at,
             die=self._given.dice(),
         )
 
@@ -373,25 +375,24 @@ class Lane:
             await self._note_cuts(letter.feed)
 
     def _same(self, feed: Feed) -> list[Feed]:
-        """The feeds of the same emailer."""
+        """The feeds of the same parent."""
         return [other for other in self._feeds if other.issue is feed.issue]
 
     async def _note_cuts(self, feed: Feed) -> None:
         cuts = feed.issue.breaker.cuts
-        await self._on_thread(
-            partial(emailers.note_cuts, emailer_id=feed.claim.emailer_id, cuts=cuts)
-        )
+        await self._on_thread(partial(parents.note_cuts, parent=feed.claim.parent, cuts=cuts))
 
     async def _pause(self, held: list[Feed], notice: str) -> None:
         """Stop what cannot go on without a person, at once, and mark nobody."""
         for feed in held:
             feed.waiting.clear()
-        for emailer_id in sorted({feed.claim.emailer_id for feed in held}):
-            await self._on_thread(partial(self._pause_now, emailer_id, notice))
+        for parent in {feed.claim.parent for feed in held}:
+            await self._on_thread(partial(self._pause_now, parent, notice))
 
     async def _look_again(self, feed: Feed) -> None:
-        """After a refused start: was it the one contact, or has the emailer been stopped?"""
-        if feed.lost or not await self._on_thread(partial(self._is_sending, feed)):
+        """After a refused start: was it the one contact, or has the parent been stopped?"""
+        goes_on = partial(parents.goes_on, parent=feed.claim.parent)
+        if feed.lost or not await self._on_thread(goes_on):
             feed.waiting.clear()
 
     # On the ledger's thread, each with a session of its own.
@@ -404,15 +405,11 @@ class Lane:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, persistently, run)
 
-    def _pause_now(self, emailer_id: int, notice: str, session: Session) -> None:
-        with contextlib.suppress(emailers.NotPossible):
-            emailers.pause(session, self._given.now(), emailer_id, notice=notice)
+    def _pause_now(self, parent: Parent, notice: str, session: Session) -> None:
+        parents.pause(session, self._given.now(), parent, notice)
 
     def _suppress_now(self, email_key: str, session: Session) -> None:
         suppressions.suppress(session, self._given.now(), email_key, suppressions.BOUNCED)
-
-    def _is_sending(self, feed: Feed, session: Session) -> bool:
-        return session.get_one(Emailer, feed.claim.emailer_id).state == "sending"
 
     def _waiting(self) -> int:
         return sum(len(feed.waiting) for feed in self._feeds if not feed.lost)

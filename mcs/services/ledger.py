@@ -60,6 +60,33 @@ def ledger(
     return turn(session, query, order, at, limit, Entry, lambda entry: entry.delivery.id)
 
 
+def doubts_of_sequence(
+    session: Session,
+    campaign_id: int,
+    at: At = At(),  # noqa: B008 - frozen
+    limit: int = 50,
+) -> Page[Entry]:
+    """The emails of a campaign's sequence that are in doubt, in the order they were written."""
+    query: Rows = _in_doubt(
+        select(Delivery, Contact).join(Contact, Contact.id == Delivery.contact_id), campaign_id
+    )
+    order = by_id(Delivery.id, descending=False)
+    return turn(session, query, order, at, limit, Entry, lambda entry: entry.delivery.id)
+
+
+def doubts_number(session: Session, campaign_id: int) -> int:
+    """How many emails of a campaign's sequence are in doubt."""
+    return int(session.scalars(_in_doubt(select(func.count(Delivery.id)), campaign_id)).one())
+
+
+def _in_doubt(query: Any, campaign_id: int) -> Any:
+    return (
+        query.join(Slice, Slice.id == Delivery.slice_id)
+        .join(Scenario, Scenario.id == Slice.scenario_id)
+        .where(Delivery.exception == "in_doubt", Scenario.campaign_id == campaign_id)
+    )
+
+
 def _of(emailer_id: int, outcome: str) -> ColumnElement[bool]:
     """The emailer's rows, by the index on exceptions or else by walking the ids.
 
@@ -150,4 +177,4 @@ def served(session: Session, emailer_ids: Collection[int]) -> dict[int, int]:
         .where(Slice.emailer_id.in_(emailer_ids))
         .group_by(Slice.emailer_id)
     )
-    return {emailer_id: int(sent) for emailer_id, sent in session.execute(query)}
+    return {emailer_id or 0: int(sent) for emailer_id, sent in session.execute(query)}

@@ -43,8 +43,8 @@ class Going:
 class Need:
     """Something that waits for a person: where it is (``href``), and a sentence.
 
-    ``kind``: missed, paused, in_doubt, overdue (actions of a sequence), unready (a campaign), or
-    failed (an upload, or actions).
+    ``kind``: missed, paused (a sending, or the emails of a sequence), in_doubt, overdue (actions of
+    a sequence), unready (a campaign), or failed (an upload, or actions).
     """
 
     kind: str
@@ -109,7 +109,9 @@ def needs(session: Session, now: datetime) -> list[Need]:
     """What waits for a person, the most pressing first."""
     return [
         *_stopped_emailers(session),
+        *_held_sequences(session),
         *_doubts(session),
+        *_doubts_of_sequences(session),
         *_late_actions(session, now),
         *_failed_actions(session),
         *_unready_campaigns(session, now),
@@ -181,14 +183,46 @@ def _doubts(session: Session) -> list[Need]:
         .limit(MOST_NEEDS)
     )
     return [
-        Need(
-            "in_doubt",
-            name,
-            f"For {count:,} {'message' if count == 1 else 'messages'} nobody knows whether the"
-            " server took it: settle it.",
-            f"/emailers/{emailer_id}/doubts",
-        )
-        for emailer_id, name, count in rows
+        _doubt(name, count, f"/emailers/{emailer_id}/doubts") for emailer_id, name, count in rows
+    ]
+
+
+def _doubts_of_sequences(session: Session) -> list[Need]:
+    # From the ledger, by its index: a sequence may have as many slices as moments.
+    rows = session.execute(
+        select(Campaign.id, Campaign.name, func.count(Delivery.id))
+        .join(Scenario, Scenario.campaign_id == Campaign.id)
+        .join(Slice, Slice.scenario_id == Scenario.id)
+        .join(Delivery, Delivery.slice_id == Slice.id)
+        .where(Delivery.exception == "in_doubt")
+        .group_by(Campaign.id)
+        .order_by(Campaign.id.desc())
+        .limit(MOST_NEEDS)
+    )
+    return [
+        _doubt(name, count, f"/campaigns/{campaign_id}/sequence/doubts")
+        for campaign_id, name, count in rows
+    ]
+
+
+def _doubt(name: str, count: int, href: str) -> Need:
+    sentence = (
+        f"For {count:,} {'message' if count == 1 else 'messages'} nobody knows whether the"
+        " server took it: settle it."
+    )
+    return Need("in_doubt", name, sentence, href)
+
+
+def _held_sequences(session: Session) -> list[Need]:
+    rows = session.execute(
+        select(Campaign.id, Campaign.name, Campaign.notice)
+        .where(Campaign.held_at.is_not(None), Campaign.active, Campaign.archived_at.is_(None))
+        .order_by(Campaign.held_at.desc())
+        .limit(MOST_NEEDS)
+    )
+    return [
+        Need("paused", name, notice, f"/campaigns/{campaign_id}/sequence")
+        for campaign_id, name, notice in rows
     ]
 
 

@@ -162,7 +162,7 @@ class Recorder:
         if lost:
             with self._sessions() as session:
                 for step in lost:
-                    deliveries.settle_late(session, step.claim, step.outcomes)
+                    deliveries.settle_late(session, now, step.claim, step.outcomes)
         return started, lost, now
 
     def _advance(

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased, contains_eager
 from mcs.core import walltime, words
 from mcs.core.content import Problem
 from mcs.gateways.jobqueue import JobQueue
-from mcs.models import Campaign, Emailer, Scenario
+from mcs.models import Campaign, Emailer, Scenario, Slice
 from mcs.services import audiences, audit, callbacks, messages, planning
 from mcs.services.audiences import Audience
 from mcs.services.paging import At, Order, Page, Rows, read_number, turn
@@ -491,6 +491,7 @@ def delete(
     """Delete a scenario that has not begun, and what is planned of it. Raises Frozen, Unknown."""
     with writing(session):
         scenario = _claim_unbegun(session, scenario_id)
+        _refuse_sent_by_sequence(session, scenario_id)
         campaign_id = scenario.campaign_id
         session.execute(delete_rows(Emailer).where(Emailer.scenario_id == scenario_id))
         # Nobody got it, so one that leaves its recipients out leaves out those before it.
@@ -524,6 +525,14 @@ def _refuse_message(session: Session, scenario: Scenario) -> None:
     key = messages.step_of(session, scenario)
     if key is not None:
         raise Frozen(f"This is the message of the step {key}: it is written with its sequence.")
+
+
+def _refuse_sent_by_sequence(session: Session, scenario_id: int) -> None:
+    of_steps = select(Slice.id).where(Slice.scenario_id == scenario_id).limit(1)
+    if session.scalar(of_steps) is not None:
+        raise Frozen(
+            "A sequence has sent this message, and the ledger refers to it: it is not deleted."
+        )
 
 
 def _refusal(sendings: list[Emailer]) -> str | None:

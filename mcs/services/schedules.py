@@ -27,7 +27,7 @@ from mcs.core.sequences import Change, Enrolment, Planned, Standing
 from mcs.models import Action, Campaign, Schedule
 from mcs.models.base import UtcDateTime
 from mcs.models.sql import Analyze, among, cell, packed, records
-from mcs.services import audit
+from mcs.services import action_deliveries, audit
 from mcs.services.definitions import Plan, known, load
 from mcs.services.transactions import Overtaken, met_again, writing
 
@@ -164,7 +164,7 @@ def enrol_within(
         return _surely(_begin(session, now, plan, who, 1))
     if restart and (since is None or latest.started_at < since):
         _set_active(session, now, latest.id, active=False)
-        withdraw(session, now, [latest.id], sequences.UNSCHEDULED)
+        withdraw(session, now, plan, [latest.id], sequences.UNSCHEDULED)
         return _surely(_begin(session, now, plan, who, latest.run + 1))
     contact_id = latest.contact_id if who.contact_id is None else who.contact_id
     if contact_id != latest.contact_id:
@@ -237,14 +237,20 @@ def unschedule(
         if latest is None or not latest.active:
             return False
         _set_active(session, now, latest.id, active=False)
-        withdraw(session, now, [latest.id], sequences.UNSCHEDULED)
+        withdraw(session, now, plan, [latest.id], sequences.UNSCHEDULED)
         if by is not None:
             note(session, now, by, "withdrew", plan, Subject(subject, subject_id))
         return True
 
 
-def withdraw(session: Session, now: datetime, schedule_ids: Collection[int], why: str) -> None:
-    """Cancel the pending actions of schedules, in the caller's transaction."""
+def withdraw(
+    session: Session, now: datetime, plan: Plan, schedule_ids: Collection[int], why: str
+) -> None:
+    """Cancel the pending actions of schedules, and emails that have not started, in the caller's
+    transaction."""
+    if plan.writes:
+        these = Schedule.id.in_(schedule_ids)
+        action_deliveries.withdraw(session, now, plan.campaign_id, these, why)
     session.execute(
         update(Action)
         .where(Action.schedule_id.in_(schedule_ids), Action.state == "pending")

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import select, true, update
 from sqlalchemy.orm import Session
 
 from mcs.core import sequences
 from mcs.core.sequences import Enrolment, Planned
 from mcs.models import Action, Schedule
-from mcs.services import callbacks, definitions, schedules
+from mcs.services import action_deliveries, callbacks, definitions, schedules
 from mcs.services.definitions import Plan, Step
 from mcs.services.schedules import Subject, Tally
 from mcs.services.transactions import writing
@@ -98,6 +98,7 @@ def define_within(
     before = definitions.load(session, campaign_id, to_edit=True)
     callbacks.check(session, known, campaign_id, steps)
     after = _with(before, read)
+    _withdraw_removed(session, now, before, after)
     definitions.write(session, now, campaign_id, steps)
     if not after.running:
         return Tally()
@@ -131,6 +132,8 @@ def realign_within(session: Session, now: datetime, campaign_id: int) -> None:
     if plan.running:
         schedules.align(session, now, plan)
         return
+    if plan.writes:
+        action_deliveries.withdraw(session, now, campaign_id, true(), sequences.SWITCHED_OFF)
     session.execute(
         update(Action)
         .where(
@@ -190,6 +193,14 @@ _SOMEBODY = ("", "somebody")
 def repeating(plan: Plan) -> frozenset[str]:
     """The steps whose actions are numbered."""
     return frozenset(one.key for one in plan.definitions if one.repeat)
+
+
+def _withdraw_removed(session: Session, now: datetime, before: Plan, after: Plan) -> None:
+    """Skip the emails that have not started of steps that send none any more."""
+    removed = before.mailing - after.mailing
+    if removed:
+        these = Action.key.in_(removed)
+        action_deliveries.withdraw(session, now, before.campaign_id, these, sequences.REMOVED)
 
 
 def _with(plan: Plan, read: tuple[sequences.Definition, ...]) -> Plan:

@@ -1,16 +1,15 @@
 """Settling: what a person decides about deliveries that MCS cannot, or will not, decide itself."""
 
-from bisect import bisect
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, func, select, update
 from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue
-from mcs.models import AuditEntry, Contact, Delivery, Emailer, Slice
-from mcs.services import audiences, emailers
+from mcs.models import AuditEntry, Contact, Delivery, Emailer, Scenario, Slice
+from mcs.services import audiences, audit, definitions, deliveries, email_actions, emailers
 from mcs.services.emailers import NotPossible
 from mcs.services.transactions import writing
 
@@ -33,13 +32,11 @@ def settle(
     ``answer``: it was ``sent``, it ``failed``, or send it ``again`` with the same Message-ID, so
     that a server or a person can see that the two are one. Settled ones are left alone.
     """
-    if answer not in ANSWERS:
-        raise ValueError(f"answer is one of {', '.join(ANSWERS)}, not {answer!r}")
-    wanted = Delivery.exception == "in_doubt"
-    if delivery_id is not None:
-        wanted &= Delivery.id == delivery_id
+    _check(answer)
+    only = () if delivery_id is None else (Delivery.id == delivery_id,)
+    verb = f"settled as {answer}"
     with writing(session):
-        number = _change(session, now, emailer_id, wanted, answer, f"settled as {answer}", user_id)
+        number = _change(session, now, emailer_id, "in_doubt", only, answer, verb, user_id)
     emailers.ring(session, now, queue, emailer_id)
     return number
 
@@ -57,17 +54,59 @@ def retry_failed(
     Addresses suppressed meanwhile (a mailbox that does not exist is) are skipped instead.
     """
     with writing(session):
-        failed = Delivery.exception == "failed"
-        number = _change(session, now, emailer_id, failed, "again", "retried", user_id)
+        number = _change(session, now, emailer_id, "failed", (), "again", "retried", user_id)
     emailers.ring(session, now, queue, emailer_id)
     return number
+
+
+def settle_of_sequence(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    campaign_id: int,
+    answer: str,
+    delivery_id: int | None = None,
+    *,
+    user_id: int | None = None,
+) -> int:
+    """``settle`` for the emails of a campaign's sequence: their actions move in the same commit.
+
+    Who must not be written to any more, or was withdrawn meanwhile, is skipped instead of written
+    to again. Raises Unknown, NotPossible.
+    """
+    _check(answer)
+    with writing(session):
+        plan = definitions.load(session, campaign_id)
+        if answer == "again" and not (plan.running and now < plan.calendar.ends):
+            raise NotPossible(
+                "The campaign is switched off or over: nobody of it can be written to again."
+            )
+        moved: list[int] = []
+        for piece in _in_doubt(session, campaign_id):
+            moved += _settle_slice(session, now, campaign_id, piece, answer, delivery_id)
+        email_actions.follow(session, now, [plan], moved)
+        for sends in _scenarios_of(session, campaign_id):
+            email_actions.record_served(session, sends)
+        verb, number = f"settled as {answer} emails of", len(moved)
+        audit.note(session, now, user_id, verb, "campaign", campaign_id, deliveries=number)
+    email_actions.ring(session, now, queue, campaign_id)
+    return number
+
+
+def _check(answer: str) -> None:
+    if answer not in ANSWERS:
+        raise ValueError(f"answer is one of {', '.join(ANSWERS)}, not {answer!r}")
+
+
+# Of an emailer.
 
 
 def _change(
     session: Session,
     now: datetime,
     emailer_id: int,
-    wanted: ColumnElement[bool],
+    before: str,
+    only: Sequence[ColumnElement[bool]],
     answer: str,
     verb: str,
     user_id: int | None,
@@ -76,25 +115,16 @@ def _change(
     if answer == "again" and emailer.state == "cancelled":
         raise NotPossible("This sending has been cancelled: nobody of it can be written to again.")
     slices = session.scalars(
-        select(Slice).where(Slice.emailer_id == emailer_id).order_by(Slice.id).with_for_update()
+        select(Slice)
+        .where(Slice.emailer_id == emailer_id, getattr(Slice, before) > 0)
+        .order_by(Slice.id)
+        .with_for_update()
     ).all()
-    these = and_(Delivery.emailer_id == emailer_id, wanted)
-    if answer == "again":
-        unwanted = audiences.suppressed_addresses(emailer.scenario.campaign_id)
-        reasons = (
-            select(unwanted.c.reason)
-            .join(Contact, Contact.email_key == unwanted.c.email_key)
-            .where(Contact.id == Delivery.contact_id)
-            .scalar_subquery()
-        )
-        _move(session, slices, and_(these, reasons.is_not(None)), "skipped", reason=reasons)
-        number = _move(session, slices, these, "pending", reason="", due_at=now)
-    elif answer == "sent":
-        sent_at = func.coalesce(Delivery.started_at, now)
-        number = _move(session, slices, these, "sent", reason=BY_PERSON, sent_at=sent_at)
-    else:
-        number = _move(session, slices, these, "failed", reason=BY_PERSON)
-    _reopen(session, now, emailer, slices)
+    number = sum(
+        _settle(session, now, emailer.scenario.campaign_id, piece, before, only, answer)
+        for piece in slices
+    )
+    _reopen(session, now, emailer)
     session.add(
         AuditEntry(
             at=now,
@@ -108,37 +138,129 @@ def _change(
     return number
 
 
+def _settle(
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    piece: Slice,
+    before: str,
+    only: Sequence[ColumnElement[bool]],
+    answer: str,
+) -> int:
+    """Settle what is ``before`` of an emailer's slice; how many of it are not skipped."""
+    these = (
+        Delivery.emailer_id == piece.emailer_id,
+        Delivery.id.between(piece.low_id, piece.high_id),
+        Delivery.exception == before,
+        *only,
+    )
+    if answer == "again":
+        unwanted = audiences.suppressed_addresses(campaign_id)
+        reason = (
+            select(unwanted.c.reason)
+            .join(Contact, Contact.email_key == unwanted.c.email_key)
+            .where(Contact.id == Delivery.contact_id)
+            .scalar_subquery()
+        )
+        suppressed = (*these, reason.is_not(None))
+        _move(session, piece, before, suppressed, "skipped", reason=reason)
+    return _move(session, piece, before, these, _STATES[answer], **_settled(now, answer))
+
+
+def _reopen(session: Session, now: datetime, emailer: Emailer) -> None:
+    session.flush()
+    pending, sent = session.execute(
+        select(func.sum(Slice.pending), func.sum(Slice.sent)).where(Slice.emailer_id == emailer.id)
+    ).one()
+    if emailer.state == "sent" and pending:
+        emailer.state, emailer.finished_at = "sending", None
+        emailer.paced_from, emailer.paced_sent = now, int(sent)
+    session.flush()
+    emailers.record_served(session, emailer.id)
+
+
+# Of a sequence.
+
+
+def _in_doubt(session: Session, campaign_id: int) -> Sequence[Slice]:
+    return session.scalars(
+        select(Slice)
+        .join(Scenario, Scenario.id == Slice.scenario_id)
+        .where(Scenario.campaign_id == campaign_id, Slice.in_doubt > 0)
+        .order_by(Slice.id)
+        .with_for_update(of=Slice)
+    ).all()
+
+
+def _settle_slice(
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    piece: Slice,
+    answer: str,
+    delivery_id: int | None,
+) -> list[int]:
+    wanted = [Delivery.slice_id == piece.id, Delivery.exception == "in_doubt"]
+    if delivery_id is not None:
+        wanted.append(Delivery.id == delivery_id)
+    ids = list(session.scalars(select(Delivery.id).where(*wanted)))
+    unwanted = {}
+    if answer == "again" and ids:
+        unwanted = deliveries.unwanted_of_sequence(session, now, campaign_id, ids)
+        piece.begun_at = now
+    for why in sorted(set(unwanted.values())):
+        these = Delivery.id.in_([id for id, reason in unwanted.items() if reason == why])
+        _move(session, piece, "in_doubt", (these,), "skipped", reason=why)
+    _move(session, piece, "in_doubt", wanted, _STATES[answer], **_settled(now, answer))
+    return ids
+
+
+def _scenarios_of(session: Session, campaign_id: int) -> Sequence[int]:
+    return session.scalars(
+        select(Scenario.id)
+        .join(Slice, Slice.scenario_id == Scenario.id)
+        .where(Scenario.campaign_id == campaign_id)
+        .distinct()
+        .order_by(Scenario.id)
+    ).all()
+
+
+# Of either.
+
+_STATES = {"sent": "sent", "failed": "failed", "again": "pending"}
+
+
+def _settled(now: datetime, answer: str) -> dict[str, Any]:
+    if answer == "again":
+        return {"reason": "", "due_at": now}
+    if answer == "sent":
+        return {"reason": BY_PERSON, "sent_at": func.coalesce(Delivery.started_at, now)}
+    return {"reason": BY_PERSON}
+
+
 def _move(
     session: Session,
-    slices: Sequence[Slice],
-    these: ColumnElement[bool],
+    piece: Slice,
+    before: str,
+    these: Sequence[ColumnElement[bool]],
     state: str,
     **values: Any,
 ) -> int:
-    """Move deliveries to a state, and their slices' counts with them; how many."""
-    before = session.execute(select(Delivery.id, Delivery.state).where(these)).all()
-    if not before:
-        return 0
-    session.execute(
+    """Move deliveries of a slice to a state, and its counts with them; how many.
+
+    A slice at a time, since an emailer may have a million that failed.
+    """
+    moved = session.execute(
         update(Delivery)
-        .where(these)
+        .where(*these)
         .values(state=state, **values)
         .execution_options(synchronize_session=False)
     )
-    starts = [piece.low_id for piece in slices]
-    for row in before:
-        piece = slices[bisect(starts, row.id) - 1]
-        setattr(piece, row.state, getattr(piece, row.state) - 1)
-        setattr(piece, state, getattr(piece, state) + 1)
+    assert isinstance(moved, CursorResult)
+    if moved.rowcount:
+        setattr(piece, before, getattr(piece, before) - moved.rowcount)
+        setattr(piece, state, getattr(piece, state) + moved.rowcount)
         if state == "pending":
             piece.due_at = min(piece.due_at, values["due_at"])
-    return len(before)
-
-
-def _reopen(session: Session, now: datetime, emailer: Emailer, slices: Sequence[Slice]) -> None:
-    if emailer.state == "sent" and any(piece.pending for piece in slices):
-        emailer.state, emailer.finished_at = "sending", None
-        emailer.paced_from = now
-        emailer.paced_sent = sum(piece.sent for piece in slices)
-    session.flush()
-    emailers.record_served(session, emailer.id)
+        session.flush()
+    return moved.rowcount

@@ -17,7 +17,10 @@ LATEST = 20
 
 @dataclass(frozen=True)
 class Status:
-    """Counts of the nouns, emailers and actions by state, and the messages they still owe."""
+    """Counts of the nouns, emailers and actions by state, and the messages they still owe.
+
+    ``held`` are the campaigns the emails of whose sequences wait for a person.
+    """
 
     campaigns: int
     contacts: int
@@ -28,6 +31,7 @@ class Status:
     subjects: int
     actions: dict[str, int]
     next_action_at: datetime | None
+    held: int
     redis: bool
     workers: int
     clock: bool
@@ -64,6 +68,9 @@ def status(session: Session, now: datetime, health: QueueHealth) -> Status:
         subjects=session.scalars(select(func.count()).where(Schedule.active)).one(),
         actions=dict(acting.counts),
         next_action_at=acting.next_due,
+        held=session.scalars(
+            select(func.count()).where(Campaign.held_at.is_not(None), Campaign.active)
+        ).one(),
         redis=health.redis,
         workers=health.workers,
         clock=health.clock,

@@ -41,19 +41,25 @@ _COUNT = text(
 )
 
 
-def _start(ids: str) -> TextClause:
-    return text(
-        "UPDATE deliveries SET state = 'sending', started_at = :now, attempts = attempts + 1"
-        f" WHERE id {ids} AND state = 'pending'"
-        " AND EXISTS (SELECT 1 FROM emailers WHERE id = :emailer_id AND state = 'sending')"
-        " RETURNING id"
-    ).bindparams(bindparam("now", type_=UtcDateTime()))
+def _start(goes_on: str) -> dict[str, TextClause]:
+    among = {
+        "sqlite": "IN (SELECT value FROM json_each(:ids))",
+        "postgresql": "= ANY(CAST(:ids AS bigint[]))",
+    }
+    return {
+        dialect: text(
+            "UPDATE deliveries SET state = 'sending', started_at = :now, attempts = attempts + 1"
+            f" WHERE id {ids} AND state = 'pending' AND EXISTS (SELECT 1 FROM {goes_on})"
+            " RETURNING id"
+        ).bindparams(bindparam("now", type_=UtcDateTime()))
+        for dialect, ids in among.items()
+    }
 
 
-_START = {
-    "sqlite": _start("IN (SELECT value FROM json_each(:ids))"),
-    "postgresql": _start("= ANY(CAST(:ids AS bigint[]))"),
-}
+_START = _start("emailers WHERE id = :parent_id AND state = 'sending'")
+_START_OF_SEQUENCE = _start(
+    "campaigns WHERE id = :parent_id AND active AND archived_at IS NULL AND held_at IS NULL"
+)
 
 _RECORD = {
     "sqlite": text(
@@ -91,14 +97,29 @@ def count(connection: Connection, slice_id: int, moved: Mapping[str, int]) -> No
 
 def start(connection: Connection, now: datetime, emailer_id: int, ids: Collection[int]) -> set[int]:
     """Mark deliveries ``sending`` that are still pending, if their emailer is; which ones."""
+    return _started(connection, _START, now, emailer_id, ids)
+
+
+def start_of_sequence(
+    connection: Connection, now: datetime, campaign_id: int | None, ids: Collection[int]
+) -> set[int]:
+    """Mark deliveries ``sending`` that are still pending, if their campaign's sequence may send."""
+    return _started(connection, _START_OF_SEQUENCE, now, campaign_id, ids)
+
+
+def _started(
+    connection: Connection,
+    statements: Mapping[str, TextClause],
+    now: datetime,
+    parent_id: int | None,
+    ids: Collection[int],
+) -> set[int]:
     if not ids:
         return set()
     dialect = connection.dialect.name
     wanted = list(ids) if dialect == "postgresql" else json.dumps(list(ids))
-    rows = connection.execute(
-        _START[dialect], {"now": now, "emailer_id": emailer_id, "ids": wanted}
-    )
-    return {row[0] for row in rows}
+    given = {"now": now, "parent_id": parent_id, "ids": wanted}
+    return {row[0] for row in connection.execute(statements[dialect], given)}
 
 
 def record(

@@ -1,23 +1,27 @@
 """Suppressions: keep an address from being written to, at once and for good.
 
 A suppression is committed together with the skipping of the address's pending deliveries. The
-locks are taken in the order emailers, slices, deliveries, which every other writer keeps too:
+locks are taken in the order campaigns, scenarios, emailers, slices, deliveries, which every other
+writer keeps too:
 
 - the live emailers, shared: an emailer that is just being started either has its deliveries
   committed, so that they are seen here, or is going to read this suppression;
+- the campaigns and scenarios whose sequences send, shared, for the same reason;
 - the slices of the address's open deliveries: the lane starts a message, and takes one back after
   a temporary refusal, under its slice's lock, so neither can slip between skipping and commit.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Select, and_, delete, select, update
+from sqlalchemy import Integer, Select, and_, cast, delete, null, or_, select, union, update
 from sqlalchemy.orm import Session, aliased
 
 from mcs.core.states import EMAILER_LIVE
 from mcs.core.tokens import Recipient
 from mcs.models import (
+    ActionDefinition,
     AuditEntry,
     Campaign,
     Contact,
@@ -28,6 +32,8 @@ from mcs.models import (
     Suppression,
 )
 from mcs.models.sql import insert_into
+from mcs.services import action_deliveries, email_actions
+from mcs.services.definitions import SEND_EMAIL
 from mcs.services.transactions import writing
 
 # What failed or is in doubt may be sent again by a person's wish, which takes the slice's lock too.
@@ -108,33 +114,47 @@ def is_suppressed(session: Session, email_key: str, campaign_id: int) -> bool:
 
 
 def skip_pending(
-    session: Session, email_key: str, reason: str, campaign_id: int | None = None
+    session: Session,
+    now: datetime,
+    email_key: str,
+    reason: str,
+    campaign_id: int | None = None,
 ) -> int:
     """Skip the address's pending deliveries, inside the caller's transaction; how many.
 
     See the module for the locks that make it safe against a lane that is sending.
     """
+    _hold_sequences(session, campaign_id)
     _hold_live_emailers(session, campaign_id)
-    session.execute(_open_slices(email_key, campaign_id).with_for_update(of=Slice))
+    slices = session.execute(_open_slices(email_key, campaign_id)).all()
+    plans = email_actions.plans(session, {row.campaign_id for row in slices} - {None})
+    action_deliveries.hold_slices(session, [row.id for row in slices])
     open_ones = _open_deliveries(email_key, campaign_id).subquery()
     skipped = session.execute(
         update(Delivery)
         .where(Delivery.id.in_(select(open_ones.c.id)), Delivery.state == "pending")
         .values(state="skipped", reason=reason)
-        .returning(Delivery.id, Delivery.emailer_id)
+        .returning(Delivery.id, Delivery.emailer_id, Delivery.slice_id)
         .execution_options(synchronize_session=False)
     ).all()
-    for delivery_id, emailer_id in skipped:
-        session.execute(
-            update(Slice)
-            .where(
+    for delivery_id, emailer_id, slice_id in skipped:
+        in_slice = (
+            Slice.id == slice_id
+            if slice_id is not None
+            else and_(
                 Slice.emailer_id == emailer_id,
                 Slice.low_id <= delivery_id,
                 Slice.high_id >= delivery_id,
             )
+        )
+        session.execute(
+            update(Slice)
+            .where(in_slice)
             .values(pending=Slice.pending - 1, skipped=Slice.skipped + 1)
             .execution_options(synchronize_session=False)
         )
+    of_actions = [row.id for row in skipped if row.slice_id is not None]
+    email_actions.follow(session, now, plans, of_actions)
     return len(skipped)
 
 
@@ -151,7 +171,7 @@ def add(
     ).first()
     if added is None:
         return False
-    skip_pending(session, email_key, reason, campaign_id)
+    skip_pending(session, now, email_key, reason, campaign_id)
     return True
 
 
@@ -187,34 +207,57 @@ def _hold_live_emailers(session: Session, campaign_id: int | None) -> None:
         held |= found
 
 
-def _open_deliveries(email_key: str, campaign_id: int | None) -> Select[int, int | None]:
+def _hold_sequences(session: Session, campaign_id: int | None) -> None:
+    """The campaigns whose sequences send email, and then what they send: again until there is no
+    other one, since a step may be defined while we wait."""
+    held: set[int] = set()
+    query = select(Campaign.id).where(
+        Campaign.id.in_(
+            select(ActionDefinition.campaign_id).where(ActionDefinition.callback == SEND_EMAIL)
+        )
+    )
+    if campaign_id is not None:
+        query = query.where(Campaign.id == campaign_id)
+    query = query.order_by(Campaign.id).with_for_update(read=True)
+    while (found := set(session.scalars(query))) - held:
+        action_deliveries.share_births(session, found)
+        held |= found
+
+
+def _open_deliveries(email_key: str, campaign_id: int | None) -> Select[Any]:
+    columns: list[Any] = [Delivery.id, Delivery.emailer_id, Delivery.slice_id]
     query = (
-        select(Delivery.id, Delivery.emailer_id)
+        select(*columns)
         .join(Contact, Contact.id == Delivery.contact_id)
         .where(Contact.email_key == email_key, Delivery.state.in_(_NOT_OVER))
     )
     if campaign_id is None:
         return query
-    return (
-        query.join(Emailer, Emailer.id == Delivery.emailer_id)
-        .join(Scenario, Scenario.id == Emailer.scenario_id)
-        .where(Scenario.campaign_id == campaign_id)
+    scenarios = select(Scenario.id).where(Scenario.campaign_id == campaign_id)
+    return query.where(
+        or_(
+            Delivery.emailer_id.in_(select(Emailer.id).where(Emailer.scenario_id.in_(scenarios))),
+            Delivery.slice_id.in_(select(Slice.id).where(Slice.scenario_id.in_(scenarios))),
+        )
     )
 
 
-def _open_slices(email_key: str, campaign_id: int | None) -> Select[int]:
-    open_ones = _open_deliveries(email_key, campaign_id).subquery()
-    return (
-        select(Slice.id)
-        .join(
-            open_ones,
+def _open_slices(email_key: str, campaign_id: int | None) -> Any:
+    """Their ids; and the campaigns of those that belong to a sequence."""
+    ranged = _open_deliveries(email_key, campaign_id).subquery()
+    named = _open_deliveries(email_key, campaign_id).subquery()
+    return union(
+        select(Slice.id, cast(null(), Integer).label("campaign_id")).join(
+            ranged,
             and_(
-                Slice.emailer_id == open_ones.c.emailer_id,
-                Slice.low_id <= open_ones.c.id,
-                Slice.high_id >= open_ones.c.id,
+                Slice.emailer_id == ranged.c.emailer_id,
+                Slice.low_id <= ranged.c.id,
+                Slice.high_id >= ranged.c.id,
             ),
-        )
-        .order_by(Slice.id)
+        ),
+        select(Slice.id, Scenario.campaign_id)
+        .join(named, Slice.id == named.c.slice_id)
+        .join(Scenario, Scenario.id == Slice.scenario_id),
     )
 
 

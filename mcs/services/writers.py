@@ -45,8 +45,11 @@ def open_writer(engine: Engine) -> Writer:
 
 
 def is_plain(step: Step) -> bool:
-    """Whether a writer can write it: nothing in it has to be looked up, or is to go again."""
-    return not step.refusals and all(outcome.state != "pending" for outcome in step.outcomes)
+    """Whether a writer can write it: nothing in it has to be looked up, moves an action, or is to
+    go again."""
+    if step.claim.parent.emailer_id is None or step.refusals:
+        return False
+    return all(outcome.state != "pending" for outcome in step.outcomes)
 
 
 class SqliteWriter:
@@ -99,7 +102,7 @@ class SqliteWriter:
     def _start(self, now: datetime, step: Step) -> set[int]:
         if not step.starts:
             return set()
-        wish = (_naive(now), json.dumps(step.starts), step.claim.emailer_id)
+        wish = (_naive(now), json.dumps(step.starts), step.claim.parent.emailer_id)
         started = {row[0] for row in self._connection.execute(_SQLITE_START, wish)}
         refused = len(step.starts) - len(started)
         if refused:
@@ -148,7 +151,7 @@ class PostgresWriter:
             "told": json.dumps([_told(outcome) for outcome in step.outcomes]),
             "starts": f"{{{','.join(map(str, step.starts))}}}",
             "now": now,
-            "emailer_id": claim.emailer_id,
+            "emailer_id": claim.parent.emailer_id,
             **_counts(step),
         }
         return self._connection.execute(_POSTGRES_TAKE, wish, prepare=True)

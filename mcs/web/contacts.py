@@ -110,7 +110,7 @@ def show(contact_id: int) -> str:
         "contacts/show.html",
         card=card,
         contact=card.contact,
-        sendings=contacts.sendings_of(db.session(), card.got),
+        origins=contacts.origins_of(db.session(), card.got),
         now=now,
         zone=settings().timezone,
         reasons=REASONS,

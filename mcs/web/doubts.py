@@ -1,4 +1,7 @@
-"""The page of an emailer's deliveries in doubt, and the buttons that settle them."""
+"""The pages of deliveries in doubt, of an emailer or a sequence, and the buttons that settle
+them."""
+
+from collections.abc import Callable
 
 from flask import Blueprint, abort, flash, redirect, render_template, request
 from flask_login import current_user
@@ -7,7 +10,7 @@ from werkzeug.wrappers import Response
 from mcs.core import words
 from mcs.extensions import db
 from mcs.gateways import clock
-from mcs.services import emailers, ledger, settling
+from mcs.services import emailers, enrolling, ledger, settling
 from mcs.services.emailers import NotPossible
 from mcs.web.parts import LARGEST_BIG_ID, id_in, place, queue
 
@@ -25,30 +28,22 @@ def show(emailer_id: int) -> str:
     emailer = ledger.find(db.session(), emailer_id)
     return render_template(
         "emailers/doubts.html",
-        emailer=emailer,
-        scenario=emailer.scenario,
+        noun="sending",
+        name=emailer.scenario.name,
         campaign=emailer.scenario.campaign,
+        here=f"/emailers/{emailer_id}/doubts",
+        back=f"/emailers/{emailer_id}",
         page=ledger.ledger(db.session(), emailer_id, "in_doubt", "", place()),
-        number=emailers.progress(db.session(), emailer_id).in_doubt,
+        number=_number(emailer_id),
     )
 
 
 @bp.post(id_in("/emailers/{emailer_id}/doubts"))
 def settle(emailer_id: int) -> Response | tuple[str, int]:
-    """Settle ``delivery``, or all of the emailer without it, as ``answer`` says.
-
-    What is no number is not taken for "all": 404.
-    """
     ledger.find(db.session(), emailer_id)
-    answer = request.form.get("answer", "")
-    delivery_id = request.form.get("delivery", type=int)
-    if "delivery" in request.form and not 0 < (delivery_id or 0) <= LARGEST_BIG_ID:
-        abort(404)
-    if answer not in settling.ANSWERS:
-        flash("Choose what became of it: it arrived, it did not, or send it again.", "error")
-        return show(emailer_id), 422
-    try:
-        number = settling.settle(
+
+    def verb(answer: str, delivery_id: int | None) -> int:
+        return settling.settle(
             db.session(),
             clock.now(),
             queue(),
@@ -57,12 +52,74 @@ def settle(emailer_id: int) -> Response | tuple[str, int]:
             delivery_id,
             user_id=current_user.id,
         )
+
+    answered = _settle(verb)
+    if answered is None:
+        return show(emailer_id), 422
+    place = f"/emailers/{emailer_id}"
+    return redirect(f"{place}/doubts" if _number(emailer_id) else place, 303)
+
+
+def _number(emailer_id: int) -> int:
+    return emailers.progress(db.session(), emailer_id).in_doubt
+
+
+@bp.get(id_in("/campaigns/{campaign_id}/sequence/doubts"))
+def show_of_sequence(campaign_id: int) -> str:
+    return render_template(
+        "emailers/doubts.html",
+        noun="sequence",
+        name="Sequence",
+        campaign=enrolling.find_campaign(db.session(), campaign_id),
+        here=f"/campaigns/{campaign_id}/sequence/doubts",
+        back=f"/campaigns/{campaign_id}/sequence",
+        page=ledger.doubts_of_sequence(db.session(), campaign_id, place()),
+        number=ledger.doubts_number(db.session(), campaign_id),
+    )
+
+
+@bp.post(id_in("/campaigns/{campaign_id}/sequence/doubts"))
+def settle_of_sequence(campaign_id: int) -> Response | tuple[str, int]:
+    enrolling.find_campaign(db.session(), campaign_id)
+
+    def verb(answer: str, delivery_id: int | None) -> int:
+        return settling.settle_of_sequence(
+            db.session(),
+            clock.now(),
+            queue(),
+            campaign_id,
+            answer,
+            delivery_id,
+            user_id=current_user.id,
+        )
+
+    answered = _settle(verb)
+    if answered is None:
+        return show_of_sequence(campaign_id), 422
+    place = f"/campaigns/{campaign_id}/sequence"
+    left = ledger.doubts_number(db.session(), campaign_id)
+    return redirect(f"{place}/doubts" if left else place, 303)
+
+
+def _settle(verb: Callable[[str, int | None], int]) -> str | None:
+    """Settle ``delivery``, or all without it, as ``answer`` says; the answer, None if it is none.
+
+    What is no number is not taken for "all": 404.
+    """
+    answer = request.form.get("answer", "")
+    delivery_id = request.form.get("delivery", type=int)
+    if "delivery" in request.form and not 0 < (delivery_id or 0) <= LARGEST_BIG_ID:
+        abort(404)
+    if answer not in settling.ANSWERS:
+        flash("Choose what became of it: it arrived, it did not, or send it again.", "error")
+        return None
+    try:
+        number = verb(answer, delivery_id)
     except NotPossible as refusal:
         flash(str(refusal), "error")
     else:
         flash(SETTLED[answer].format(words.count(number, "message")))
-    left = emailers.progress(db.session(), emailer_id).in_doubt
-    return redirect(f"/emailers/{emailer_id}/doubts" if left else f"/emailers/{emailer_id}", 303)
+    return answer
 
 
 @bp.get(id_in("/emailers/{emailer_id}/retry"))

@@ -18,7 +18,9 @@ from mcs.models import Campaign
 from mcs.services import (
     actions,
     definitions,
+    email_actions,
     enrolling,
+    ledger,
     messages,
     sequences,
     subjects,
@@ -57,12 +59,26 @@ def show(campaign_id: int) -> str:
         counts=subjects.counts_by_step(session, campaign_id),
         status=actions.status(session, now, [campaign_id]),
         summary=subjects.summary(session, campaign_id),
+        in_doubt=ledger.doubts_number(session, campaign_id),
         outside=enrolling.not_enrolled(session, campaign_id),
         now=now,
         shown=SHOWN,
         from_now=words.from_now,
         lateness=lateness,
     )
+
+
+@bp.post(id_in(f"{HERE}/resume"))
+def resume(campaign_id: int) -> Response:
+    try:
+        email_actions.resume(
+            db.session(), clock.now(), queue(), campaign_id, user_id=current_user.id
+        )
+    except email_actions.NotHeld as refusal:
+        flash(str(refusal), "error")
+    else:
+        flash("Its emails go on.")
+    return redirect(f"/campaigns/{campaign_id}/sequence", 303)
 
 
 def titles(campaign_id: int, steps: Sequence[Step]) -> dict[str, tuple[str, str]]:

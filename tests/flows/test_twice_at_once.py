@@ -14,7 +14,7 @@ from mcs.config import Settings
 from mcs.gateways import smtp
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Delivery, Emailer, Scenario, Slice
-from mcs.services import due, emailers, lane, planning
+from mcs.services import due, emailers, lane, parents, planning
 from tests.mail import MailServer
 from tests.people import add_campaign, add_contacts, add_scenario
 
@@ -125,10 +125,10 @@ def test_each_slice_is_sent_once(
 
     def deliver() -> None:
         for slice_id in slices:
-            for emailer_id in lane.deliver(given, slice_id):
+            for parent in lane.deliver(given, slice_id):
                 with sessions() as own:
-                    emailers.ring(own, now, queue, emailer_id)
-                    emailers.finish(own, now, emailer_id)
+                    parents.ring(own, now, queue, parent)
+                    parents.finish(own, now, parent)
 
     at_once(deliver)
     # What was claimed by another is left to it; whoever comes last finds nothing more to do.

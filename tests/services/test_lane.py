@@ -322,7 +322,7 @@ def test_a_dead_workers_slice_is_rescued_with_its_doubt(
     deliver(given, emailer_id)
     assert counted(session, emailer_id) == {"sending": 1, "pending": 2}
     later = now + timedelta(seconds=46)
-    assert deliveries.rescue(session, later, "hold") == {emailer_id}
+    assert deliveries.rescue(session, later, "hold") == {deliveries.Parent(emailer_id)}
     assert deliveries.rescue(session, later, "hold") == set()
     deliver(replace(given, now=lambda: later), emailer_id)
     assert counted(session, emailer_id) == {"sent": 2, "in_doubt": 1}
@@ -332,7 +332,7 @@ def test_a_dead_workers_slice_is_rescued_with_its_doubt(
     stale = deliveries.Step(claim, starts=[ann.id])
     assert deliveries.advance(session, later, lease, [stale]) == (set(), [stale])
     accepted = Outcome(ann.id, "sent", later, reply_code=250)
-    deliveries.settle_late(session, claim, [accepted])
+    deliveries.settle_late(session, later, claim, [accepted])
     assert counted(session, emailer_id) == {"sent": 3}
 
 

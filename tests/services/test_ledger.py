@@ -88,7 +88,7 @@ def test_a_slice_with_a_message_in_flight_is_not_given_back(
     claim, (ann, *_rest) = held
     deliveries.advance(session, now, LEASE, [Step(claim, starts=[ann.id])])
     deliveries.release(session, now, claim, None)
-    assert deliveries.rescue(session, now + LEASE * 2, "hold") == {emailer_id}
+    assert deliveries.rescue(session, now + LEASE * 2, "hold") == {deliveries.Parent(emailer_id)}
     assert counts(session, emailer_id) == {"in_doubt": 1, "pending": 2}
 
 
@@ -133,7 +133,7 @@ def test_a_late_acceptance_spares_the_second_message(
     later = now + LEASE * 2
     deliveries.rescue(session, later, "resend")
     assert counts(session, emailer_id) == {"pending": 3}
-    deliveries.settle_late(session, claim, [Outcome(ann.id, "sent", later, reply_code=250)])
+    deliveries.settle_late(session, later, claim, [Outcome(ann.id, "sent", later, reply_code=250)])
     assert counts(session, emailer_id) == {"sent": 1, "pending": 2}
 
 

@@ -29,6 +29,7 @@ def upgrade():
     _actions()
     _api_tokens()
     _kept_answers()
+    _slices()
     with op.batch_alter_table("deliveries") as batch_op:
         batch_op.alter_column(
             "action_id",
@@ -36,7 +37,16 @@ def upgrade():
             type_=sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
         )
         batch_op.create_foreign_key("fk_deliveries_action_id", "actions", ["action_id"], ["id"])
+        batch_op.add_column(sa.Column("slice_id", sa.Integer(), nullable=True))
+        batch_op.create_foreign_key("fk_deliveries_slice_id", "slices", ["slice_id"], ["id"])
         batch_op.add_column(sa.Column("exception", sa.String(length=10), _EXCEPTION, nullable=True))
+    op.create_index(
+        "ix_deliveries_slice_id",
+        "deliveries",
+        ["slice_id"],
+        sqlite_where=sa.text("slice_id IS NOT NULL"),
+        postgresql_where=sa.text("slice_id IS NOT NULL"),
+    )
     op.create_index(
         "ix_deliveries_exception",
         "deliveries",
@@ -44,9 +54,27 @@ def upgrade():
         sqlite_where=sa.text("exception IS NOT NULL"),
         postgresql_where=sa.text("exception IS NOT NULL"),
     )
+
+
+def _slices():
     # SQLite adds no stored column to a table that is there.
     with op.batch_alter_table("slices", recreate="always") as batch_op:
+        batch_op.alter_column("emailer_id", existing_type=sa.Integer(), nullable=True)
+        batch_op.add_column(sa.Column("scenario_id", sa.Integer(), nullable=True))
+        batch_op.add_column(sa.Column("begun_at", sa.DateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column("open", sa.Boolean(), _OPEN, nullable=False))
+        batch_op.create_foreign_key("fk_slices_scenario_id", "scenarios", ["scenario_id"], ["id"])
+        batch_op.create_check_constraint(
+            op.f("ck_slices_one_parent"), "(emailer_id IS NULL) <> (scenario_id IS NULL)"
+        )
+    op.create_index("ix_slices_scenario_id", "slices", ["scenario_id"])
+    op.create_index(
+        "ix_slices_claim_token",
+        "slices",
+        ["claim_token"],
+        sqlite_where=sa.text("claim_token IS NOT NULL"),
+        postgresql_where=sa.text("claim_token IS NOT NULL"),
+    )
     op.create_index(
         "ix_slices_open",
         "slices",
@@ -65,6 +93,11 @@ def _campaigns():
             sa.Column("edition", sa.String(length=16), nullable=False, server_default="")
         )
         batch_op.add_column(sa.Column("enrol_asked_at", sa.DateTime(timezone=True), nullable=True))
+        batch_op.add_column(sa.Column("held_at", sa.DateTime(timezone=True), nullable=True))
+        batch_op.add_column(
+            sa.Column("notice", sa.String(length=500), server_default="", nullable=False)
+        )
+        batch_op.add_column(sa.Column("cuts", sa.Integer(), server_default="0", nullable=False))
 
 
 def _action_definitions():

@@ -1,0 +1,114 @@
+"""Olga looks after the emails of a sequence: held ones, and those in doubt."""
+
+from datetime import datetime, timedelta
+
+import pytest
+from flask import Flask
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from mcs.gateways import clock
+from mcs.models import Action, Campaign, Delivery
+from mcs.services import deliveries, email_actions, schedules, sequences
+from mcs.services.definitions import SEND_EMAIL, Step
+from mcs.services.enrolling import subject_of
+from tests.people import add_campaign, add_contact, add_scenario
+from tests.web.visitor import Visitor, words
+
+LEASE = timedelta(seconds=45)
+
+
+@pytest.fixture(autouse=True)
+def at_monday(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
+    monkeypatch.setattr(clock, "now", lambda: now)
+
+
+@pytest.fixture
+def campaign(app: Flask, session: Session, now: datetime) -> Campaign:
+    """Ann's and Bob's emails are in doubt."""
+    campaign = add_campaign(session, name="After purchase")
+    hello = add_scenario(session, campaign, name="Welcome", date=None, time=None, state="draft")
+    step = Step("hello", SEND_EMAIL, "0days", config={"scenario": hello.id})
+    sequences.define(session, now, campaign.id, [step])
+    for name in ("Ann", "Bob"):
+        schedules.enrol(
+            session, now, campaign.id, subject_of(add_contact(session, campaign, name).id)
+        )
+    email_actions.start(session, now)
+    claim = deliveries.claim(session, now, LEASE)
+    assert claim is not None
+    starts = [due.id for due in deliveries.load(session, now, claim)]
+    deliveries.advance(session, now, LEASE, [deliveries.Step(claim, starts=starts)])
+    deliveries.rescue(session, now + timedelta(minutes=1), "hold")
+    return campaign
+
+
+def states(session: Session) -> list[tuple[str, str]]:
+    session.rollback()
+    query = select(Action.state, Delivery.state).join(Delivery, Delivery.action_id == Action.id)
+    return [(action, delivery) for action, delivery in session.execute(query.order_by(Action.id))]
+
+
+def test_the_doubtful_are_found_from_home_and_settled(
+    olga: Visitor, session: Session, campaign: Campaign
+) -> None:
+    base = f"/campaigns/{campaign.id}/sequence"
+    assert f'href="{base}/doubts"' in olga.get("/").text
+    assert f'href="{base}/doubts"' in olga.get(base).text
+    page = words(olga.get(f"{base}/doubts"))
+    assert "2 messages in doubt" in page
+    assert "ann@people.example" in page
+    ann = session.scalars(select(Delivery.id).order_by(Delivery.id)).first()
+    answer = olga.post(f"{base}/doubts", {"delivery": ann, "answer": "sent"})
+    assert answer.location == f"{base}/doubts"
+    assert states(session) == [("completed", "sent"), ("processing", "in_doubt")]
+    assert olga.post(f"{base}/doubts", {"answer": "failed"}).location == base
+    assert states(session) == [("completed", "sent"), ("failed", "failed")]
+    assert "Nothing of this sequence is in doubt." in words(olga.get(f"{base}/doubts"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({}, 422),
+        ({"answer": "maybe"}, 422),
+        ({"answer": "sent", "delivery": "abc"}, 404),
+        ({"answer": "sent", "delivery": "999"}, 303),
+    ],
+)
+def test_nonsense_settles_nothing(
+    olga: Visitor, session: Session, campaign: Campaign, fields: dict[str, object], code: int
+) -> None:
+    path = f"/campaigns/{campaign.id}/sequence/doubts"
+    olga.get(path)
+    assert olga.post(path, fields).status_code == code
+    assert states(session) == [("processing", "in_doubt")] * 2
+    assert olga.get("/campaigns/999/sequence/doubts").status_code == 404
+
+
+def test_held_emails_are_resumed_from_the_page_of_the_sequence(
+    olga: Visitor, session: Session, now: datetime, campaign: Campaign
+) -> None:
+    base = f"/campaigns/{campaign.id}/sequence"
+    assert "Resume its emails" not in words(olga.get(base))
+    email_actions.hold(session, now, campaign.id, "The mail server refuses this sender: 535 no")
+    assert "The mail server refuses this sender" in words(olga.get("/"))
+    page = words(olga.get(base))
+    assert "The mail server refuses this sender: 535 no" in page
+    assert "Resume its emails" in page
+    assert olga.post(f"{base}/resume").location == base
+    session.refresh(campaign)
+    assert campaign.held_at is None
+    assert "Its emails go on." in words(olga.get(base))
+    olga.post(f"{base}/resume")
+    assert "there is nothing to resume" in words(olga.get(base))
+
+
+def test_the_page_of_a_contact_shows_what_sequences_sent(
+    olga: Visitor, session: Session, campaign: Campaign
+) -> None:
+    delivery = session.scalars(select(Delivery).order_by(Delivery.id)).first()
+    assert delivery is not None
+    page = words(olga.get(f"/contacts/{delivery.contact_id}"))
+    assert "Welcome" in page
+    assert "After purchase" in page
