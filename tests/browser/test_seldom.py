@@ -9,7 +9,18 @@ from playwright.sync_api import Browser
 from sqlalchemy.orm import Session
 
 from mcs.extensions import db
-from mcs.services import api_tokens, deliveries, emailers, planning, users
+from mcs.services import (
+    api_tokens,
+    deliveries,
+    email_actions,
+    emailers,
+    planning,
+    schedules,
+    sequences,
+    users,
+)
+from mcs.services.definitions import SEND_EMAIL, Step
+from mcs.services.enrolling import subject_of
 from tests.browser.viewer import Viewer
 from tests.people import add_campaign, add_contact, add_scenario
 
@@ -42,9 +53,33 @@ def doubtful(app: Flask, session: Session) -> int:
     return emailer_id
 
 
+@pytest.fixture
+def held(session: Session) -> int:
+    """The campaign of a sequence whose emails are held; Ann's is in doubt."""
+    now = datetime.now(UTC)
+    days = {
+        "start_date": now.date() - timedelta(days=2),
+        "end_date": now.date() + timedelta(days=9),
+    }
+    campaign = add_campaign(session, name="After purchase", timezone="UTC", **days)
+    hello = add_scenario(session, campaign, name="Welcome", date=None, time=None, state="draft")
+    step = Step("hello", SEND_EMAIL, "0days", config={"scenario": hello.id})
+    sequences.define(session, now, campaign.id, [step])
+    ann = add_contact(session, campaign, "Ann Adler")
+    schedules.enrol(session, now, campaign.id, subject_of(ann.id))
+    email_actions.start(session, now)
+    claim = deliveries.claim(session, now, LEASE)
+    assert claim is not None
+    (due,) = deliveries.load(session, now, claim)
+    deliveries.advance(session, now, LEASE, [deliveries.Step(claim, starts=[due.id])])
+    deliveries.rescue(session, now + timedelta(minutes=1), "hold")
+    email_actions.hold(session, now, campaign.id, "The mail server refuses this sender: 535 no")
+    return campaign.id
+
+
 @pytest.mark.browser
 def test_pages_that_only_trouble_or_company_leads_to(
-    chromium: Browser, app: Flask, base_url: str, doubtful: int
+    chromium: Browser, app: Flask, base_url: str, doubtful: int, held: int
 ) -> None:
     now = datetime.now(UTC)
     with app.app_context():
@@ -67,6 +102,8 @@ def test_pages_that_only_trouble_or_company_leads_to(
         ("emailer-doubt", f"/emailers/{doubtful}"),
         ("doubts", f"/emailers/{doubtful}/doubts"),
         ("retry", f"/emailers/{doubtful}/retry"),
+        ("sequence-held", f"/campaigns/{held}/sequence"),
+        ("sequence-doubts", f"/campaigns/{held}/sequence/doubts"),
         ("users", "/users/"),
         ("user-remove", f"/users/{marie}/remove"),
         ("token-revoke", "/api-tokens/1/revoke"),

@@ -50,7 +50,13 @@ NO_PAGES = {
     "static",
 }
 # These need a fault, or a second person who signs in.
-NOT_ON_THE_WAY = {"api_tokens.revoke", "doubts.show", "doubts.ask_retry", "users.remove"}
+NOT_ON_THE_WAY = {
+    "api_tokens.revoke",
+    "doubts.ask_retry",
+    "doubts.show",
+    "doubts.show_of_sequence",
+    "users.remove",
+}
 # tests/browser/test_sequence.py looks at these.
 ELSEWHERE = ("sequences.", "steps.", "subjects.", "campaigns.ask_activate")
 NO_LOOKS = ("api.",)
