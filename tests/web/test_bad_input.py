@@ -274,8 +274,10 @@ SEQUENCE = (HERE, f"{HERE}/enrol", f"{HERE}/subjects", f"{HERE}/subjects/1", f"{
 @pytest.mark.parametrize("path", FORMS)
 def test_one_bad_field_among_good_ones(olgas: Visitor, path: str) -> None:
     """The field's own checks are reached, and what a service stores is what a page can show."""
-    for name in FORMS[path]:
-        for kind in KINDS:
+    # Each kind in some field of each form, and on the two databases not in the same one.
+    place = 1 if TEST_DATABASE == "postgres" else 0
+    for number, name in enumerate(FORMS[path], place):
+        for kind in list(GARBAGE)[number % 3 :: 3]:
             answer = olgas.post(path, {**FORMS[path], name: GARBAGE[kind]})
             answered(answer, (path, name, kind))
     for page in (
