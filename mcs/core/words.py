@@ -1,7 +1,10 @@
 """How MCS says dates, times, zones and numbers: plain words, the same on every page."""
 
+import re
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
+
+_ERRORS_CLASS = re.compile(r"^(?:\w+\.)*[A-Z]\w*: ")
 
 
 def day(value: date, year: int | None = None) -> str:
@@ -52,3 +55,9 @@ def from_now(at: datetime, now: datetime) -> str:
     if abs(at - now) < timedelta(seconds=1):
         return "now"
     return f"in {span(at - now)}" if at > now else f"{span(now - at)} ago"
+
+
+def error(kept: str) -> str:
+    """The last line of an error that was kept, without the name of the exception's class."""
+    lines = kept.strip().splitlines() or ["It failed without a word"]
+    return _ERRORS_CLASS.sub("", lines[-1])

@@ -46,6 +46,7 @@ def init_app(app: Flask) -> None:
     app.jinja_env.filters.update(
         number=number,
         plural=words.count,
+        error_words=words.error,
         moment=moment,
         day=words.day,
         date_of=date_of,

@@ -19,3 +19,20 @@ from mcs.core import words
 )
 def test_a_length_is_said_in_its_largest_units(length: timedelta, said: str) -> None:
     assert words.span(length) == said
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (
+            "Traceback:\n  File\nmcs.a.WebhookFailed: https://x answered 503",
+            "https://x answered 503",
+        ),
+        ("RuntimeError: the shop is closed\n", "the shop is closed"),
+        ("ValueError", "ValueError"),
+        ("its worker died: each of 20 times", "its worker died: each of 20 times"),
+        (" \n", "It failed without a word"),
+    ],
+)
+def test_an_error_is_said_without_its_class(kept: str, said: str) -> None:
+    assert words.error(kept) == said
