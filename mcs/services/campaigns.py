@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date, datetime
 from typing import Any
-from zoneinfo import available_timezones
 
 from sqlalchemy import ColumnElement, and_, bindparam, case, func, literal, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -15,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from mcs.core import timelines, zones
 from mcs.core.addresses import BadAddress, parse_address
+from mcs.gateways import clock
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Batch, BatchContact, Campaign
 from mcs.services import audiences, audit, outlook, planning, scenarios, sequences, subjects
@@ -398,7 +398,7 @@ def check(given: Fields) -> Fields:
         from_name=_one_line(given.from_name),
         from_email=_address("from_email", given.from_email, reasons),
         reply_to=_address("reply_to", given.reply_to, reasons),
-        timezone=zones.named(given.timezone, available_timezones()) or "",
+        timezone=zones.named(given.timezone, clock.zones()) or "",
     )
     if not one_line.name:
         reasons["name"] = "Give the campaign a name."

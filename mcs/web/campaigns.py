@@ -1,7 +1,6 @@
 """Campaigns: the list, the campaign's own page, and the forms that change it."""
 
 from functools import cache
-from zoneinfo import available_timezones
 
 from flask import Blueprint, flash, redirect, render_template, request
 from flask.typing import ResponseReturnValue
@@ -222,7 +221,7 @@ def ask(campaign: Campaign, question: str, verb: str, also: str) -> str:
 @cache
 def zones() -> list[str]:
     """The zones people choose from: Region/City, and UTC."""
-    return ["UTC", *sorted(name for name in available_timezones() if _is_a_place(name))]
+    return ["UTC", *sorted(name for name in clock.zones() if _is_a_place(name))]
 
 
 def _is_a_place(name: str) -> bool:
