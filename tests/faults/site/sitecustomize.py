@@ -1,12 +1,16 @@
-"""Put on a worker's PYTHONPATH, this kills its horse just before or after a commit of the ledger.
+"""Put on the PYTHONPATH of a process, this makes one of two faults in it.
 
-``FAULT_COMMIT=before:7:/folder``: at the seventh commit of a lane, once per file ``/folder/go``.
+``FAULT_COMMIT=before:7:/folder`` kills a worker's horse just before or after the seventh commit of
+a lane, once per file ``/folder/go``. ``FAULT_CLOCK=/file`` has its host's clock off by as many
+seconds as the file says at that moment.
 """
 
 import itertools
 import os
 import signal
 import threading
+from datetime import datetime, timedelta
+from pathlib import Path
 
 
 def _arm(when: str, number: int, folder: str) -> None:
@@ -42,6 +46,19 @@ def _die(folder: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _put_clock_wrong(file: Path) -> None:
+    from mcs.gateways import clock
+
+    right = clock.of_host
+
+    def wrong() -> datetime:
+        return right() + timedelta(seconds=float(file.read_text()))
+
+    clock.of_host = wrong
+
+
 if fault := os.environ.get("FAULT_COMMIT"):
     _when, _number, _folder = fault.split(":", 2)
     _arm(_when, int(_number), _folder)
+if fault := os.environ.get("FAULT_CLOCK"):
+    _put_clock_wrong(Path(fault))
