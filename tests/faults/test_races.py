@@ -100,7 +100,7 @@ def test_start_and_cancel(world: Begin, seeds: Seeds) -> None:
     here = world()
     here.people(2000)
     here.begin(workers=2)
-    for seed in seeds(20, 2):
+    for seed in seeds(8, 2):
         emailer_id = here.scenario()
         if seed % 4:
             here.wait_sent(emailer_id, 1 + 40 * seed)
@@ -132,7 +132,7 @@ def test_editing_while_it_is_being_started(world: Begin, seeds: Seeds) -> None:
     here = world()
     here.people(600)
     here.begin(workers=2)
-    for _seed in seeds(20, 1):
+    for _seed in seeds(3, 1):
         scenario_id = here.scenario_due()
         edits = _edit_until_frozen(here, scenario_id)
         emailer_id = here.emailer_of(scenario_id)

@@ -153,13 +153,15 @@ class World:
         process.wait()
 
     def kill_horses(self, number: signal.Signals = signal.SIGKILL) -> int:
-        """Signal every horse; how many there were."""
-        horses = self.horses()
-        for horse in horses:
-            with open(self.folder / "kills", "a") as kills:
-                kills.write(f"{time.time()} {horse} {number.name}\n")
-            os.kill(horse, number)
-        return len(horses)
+        """Signal every horse that still lives; how many there were."""
+        signalled = 0
+        for horse in self.horses():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(horse, number)
+                signalled += 1
+                with open(self.folder / "kills", "a") as kills:
+                    kills.write(f"{time.time()} {horse} {number.name}\n")
+        return signalled
 
     def end(self) -> None:
         """Leave nothing behind; a second time does nothing."""
