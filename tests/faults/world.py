@@ -29,8 +29,8 @@ from tests.running.conftest import OwnRedis
 
 LEASE_SECONDS = 3
 CONNECTIONS = 4
-# Lease, clock, and the patience that RQ has with a job whose worker died: far within two minutes.
-RECOVERY_SECONDS = 90.0
+# What is promised, on a machine that is busy with other things too.
+RECOVERY_SECONDS = 120.0
 
 Rule = dict[str, Any]
 
