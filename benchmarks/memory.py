@@ -3,7 +3,7 @@
 ``python -m benchmarks.memory --help``. For each number of recipients, on each database: the time of
 ``emailers.send`` (one delivery per contact of the batch, in one commit), the peak memory of a
 worker that sends for a while, and that of a web process that shows the emailer's page. Peaks are
-the kernel's (VmHWM): what a host that counts would see.
+the kernel's (VmHWM): what a host that counts would see. Neither process may have more than 256 MB.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import dataclasses
 import multiprocessing
 import platform
 import random
+import resource
 import signal
 import sys
 import time
@@ -32,6 +33,7 @@ from mcs.services import emailers, lane, users
 RECIPIENTS = (1_000, 10_000, 100_000, 1_000_000)
 SENDING_SECONDS = 15
 PAGES = 20
+MOST_MEMORY = 256 * 1024 * 1024
 OWNER, PASSWORD = "olga@shop.example", "seven green kettles"
 
 
@@ -93,6 +95,7 @@ def _peak(work, settings: config.Settings, emailer_id: int) -> tuple[float, floa
 
 
 def _measured(pipe: Connection, work, settings: config.Settings, emailer_id: int) -> None:  # noqa: ANN001
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     result = work(settings, emailer_id)
     status = Path("/proc/self/status").read_text()
     # Not getrusage's: that one counts what the parent had before the exec.

@@ -10,7 +10,7 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from mcs.gateways import clock, drain, smtp
-from mcs.runtime import runtime
+from mcs.runtime import keep_time, runtime
 from mcs.services import (
     due,
     email_actions,
@@ -37,6 +37,7 @@ def plan_day() -> None:
 def tick() -> None:
     """Look in SQL for what is due: each second."""
     here = runtime()
+    keep_time(here)  # The clock's process lives for months.
     with here.sessions() as session:
         due.tick(session, clock.now(), here.queue, here.settings.on_doubt, here.callbacks.keys())
 

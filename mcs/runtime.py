@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from mcs import config
 from mcs.core.calls import Call
-from mcs.gateways import callbacks
+from mcs.gateways import callbacks, clock
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import configure_engine
+from mcs.services import health
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,21 @@ _made: dict[int, Runtime] = {}
 
 
 def runtime() -> Runtime:
-    """This process's runtime, made when it is first asked for."""
+    """This process's runtime, made when it is first asked for. Its clock is right from then on."""
     process = os.getpid()
     if process not in _made:
         _made.clear()
         _made[process] = _make(config.load())
+        keep_time(_made[process])
     return _made[process]
+
+
+def keep_time(here: Runtime) -> None:
+    """Have this process agree with the database about what time it is."""
+    with here.sessions() as session:
+        theirs = health.database_time(session)
+    if theirs is not None:
+        clock.go_by(theirs)
 
 
 def _make(settings: config.Settings) -> Runtime:

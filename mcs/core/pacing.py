@@ -1,8 +1,8 @@
 """Pacing: so many messages a second, spread evenly, whoever sends them.
 
 Time is cut into slots of 1/rate. A worker reserves a short window of them (mcs.services.throttles)
-and starts one message per slot, so that the rate holds across workers and restarts, and a pause is
-not caught up with.
+and starts one message per slot, so that the rate holds across workers and restarts. What a moment's
+hold-up wasted is made up for gently, by slots that are a little denser; a pause is not.
 """
 
 from collections import deque
@@ -11,8 +11,11 @@ from datetime import datetime, timedelta
 
 # A window: short enough that a worker which dies, or has nothing more to send, wastes little.
 WINDOW = timedelta(milliseconds=250)
-# A slot unused for so long is gone, so that a worker held up by something else makes no burst.
-KEPT = timedelta(seconds=1)
+# So much is made up for, and so much faster at most: a worker's turn ends and another's begins.
+MOST_BEHIND = timedelta(seconds=3)
+CATCHING_UP = 1.1
+# Further ahead than all workers together reserve: the clock was set back since.
+FARTHEST_WINDOWS = 100
 
 
 def window_size(rate: float) -> int:
@@ -25,26 +28,60 @@ def window_length(rate: float, slots: int) -> timedelta:
     return timedelta(seconds=slots / rate)
 
 
+@dataclass(frozen=True)
+class Window:
+    """Slots that are reserved: when the first begins, when the last ends, and by how much the
+    messages of this rate are behind it afterwards."""
+
+    start: datetime
+    end: datetime
+    slots: int
+    behind: timedelta
+
+
+def next_window(now: datetime, next_at: datetime, behind: timedelta, rate: float) -> Window:
+    """The window to reserve, where slots before ``next_at`` are given away."""
+    slots = window_size(rate)
+    length = window_length(rate, slots)
+    if next_at > now + length * FARTHEST_WINDOWS or next_at < now - MOST_BEHIND:
+        return Window(now, now + length, slots, timedelta())
+    start = max(next_at, now)
+    behind = min(behind + (start - next_at), MOST_BEHIND)
+    made_up = min(behind, length * (1 - 1 / CATCHING_UP))
+    return Window(start, start + length - made_up, slots, behind - made_up)
+
+
+def given_back(behind: timedelta, rate: float, slots: int) -> timedelta:
+    """By how much the messages are behind when that many slots were not used."""
+    return min(behind + window_length(rate, slots), MOST_BEHIND)
+
+
 @dataclass
 class Allowance:
     """The slots one worker holds of one throttle of ``rate`` messages a second."""
 
     rate: float
     _slots: deque[datetime] = field(default_factory=deque)
+    _missed: int = 0
 
-    def add(self, start: datetime, slots: int) -> None:
-        """A window that was reserved, from ``start`` on."""
-        step = window_length(self.rate, 1)
-        self._slots.extend(start + step * number for number in range(slots))
+    def add(self, window: Window) -> None:
+        """A window that was reserved."""
+        step = (window.end - window.start) / window.slots
+        self._slots.extend(window.start + step * number for number in range(window.slots))
 
     def next_slot(self) -> datetime | None:
         """When the next message may start; None when no slot is held."""
         return self._slots[0] if self._slots else None
 
     def may_go(self, now: datetime) -> bool:
-        """Whether a message may start now."""
-        while self._slots and self._slots[0] < now - KEPT:
+        """Whether a message may start now.
+
+        A slot missed for long is not used any more: a worker that was held up makes no burst.
+        """
+        kept = max(WINDOW, window_length(self.rate, 1))
+        while self._slots and self._slots[0] < now - kept:
             self._slots.popleft()
+            self._missed += 1
         return bool(self._slots) and self._slots[0] <= now
 
     def use(self) -> None:
@@ -58,3 +95,14 @@ class Allowance:
     def wants_more(self, now: datetime) -> bool:
         """Whether to reserve another window, so that sending does not stop for it."""
         return not self._slots or self._slots[-1] < now + WINDOW
+
+    def missed(self) -> int:
+        """How many slots were not used in time since this was last asked."""
+        missed, self._missed = self._missed, 0
+        return missed
+
+    def leave(self) -> int:
+        """Give all slots up; how many were not used."""
+        self._missed += len(self._slots)
+        self._slots.clear()
+        return self.missed()

@@ -70,17 +70,20 @@ REST_SECONDS = 2.0
 _RING = """
 local job, list, scheduled, failed, queues = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local runs, results = KEYS[6], KEYS[7]
-local id, at, alive_since, taken_since = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local id, at, alive_since, alive_until, taken_since = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local waiting = redis.call('LPOS', list, id)
 if waiting and redis.call('EXISTS', job) == 1 then return 0 end
 local state = redis.call('HMGET', job, 'status', 'last_heartbeat', 'enqueued_at')
-if state[1] == 'started' and state[2] and state[2] >= alive_since then return 0 end
+-- A sign of life from the future is one of a host whose clock is wrong, and says nothing.
+if state[1] == 'started' and state[2] and state[2] >= alive_since and state[2] <= alive_until then
+    return 0
+end
 -- Taken from the list a moment ago: its worker is about to begin it.
 if at == '' and state[1] == 'queued' and state[3] and state[3] >= taken_since and not waiting then
     return 0
 end
 redis.call('DEL', job, runs, results)
-redis.call('HSET', job, unpack(ARGV, 5))
+redis.call('HSET', job, unpack(ARGV, 6))
 redis.call('ZREM', failed, id)
 if at ~= '' then
     redis.call('ZADD', scheduled, at, id)
@@ -229,6 +232,7 @@ class JobQueue:
                 job_id,
                 math.ceil(at.timestamp()) if at else "",
                 utcformat(moment - timedelta(seconds=ALIVE_SECONDS)),
+                utcformat(moment + timedelta(seconds=ALIVE_SECONDS)),
                 utcformat(moment - timedelta(seconds=BEGIN_SECONDS)),
                 *fields,
             ],

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import DateTime, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -47,6 +48,19 @@ def database_answers(session: Session) -> bool:
     except SQLAlchemyError:
         session.rollback()
         return False
+
+
+def database_time(session: Session) -> datetime | None:
+    """What time the database's host has; None where the database is a file of this host, or is
+    away."""
+    if session.get_bind().dialect.name == "sqlite":
+        return None
+    try:
+        return session.scalar(select(func.clock_timestamp(type_=DateTime(timezone=True))))
+    except SQLAlchemyError:
+        return None
+    finally:
+        session.rollback()
 
 
 def _advice(health: QueueHealth, process: str) -> str:

@@ -128,6 +128,9 @@ class Lane:
             await asyncio.gather(*talking, pacing, return_exceptions=True)
             self._ending = True
             await self._release(list(self._feeds))
+            if not self._given.stopping():
+                for give_back in self._pacer.leave():
+                    await self._on_thread(give_back)
         if self._failure is not None:
             raise self._failure
 

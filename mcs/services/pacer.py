@@ -8,7 +8,7 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from mcs.config import Settings
-from mcs.core.pacing import Allowance, window_size
+from mcs.core.pacing import Allowance
 from mcs.models import Campaign
 from mcs.services import throttles
 
@@ -73,10 +73,19 @@ class Pacer:
         ]
         return min(found, default=None)
 
+    def leave(self) -> list[Callable[[Session], None]]:
+        """Use no more slots; the verbs that give back those that were not used."""
+        unused = {limit: allowance.leave() for limit, allowance in self._allowances.items()}
+        return [
+            partial(throttles.give_back, key=limit.key, rate=limit.rate, slots=slots)
+            for limit, slots in sorted(unused.items(), key=lambda it: it[0].key)
+            if slots
+        ]
+
     def _of(self, limit: Limit) -> Allowance:
         return self._allowances.setdefault(limit, Allowance(limit.rate))
 
     def _reserve(self, limit: Limit, session: Session) -> None:
-        slots = window_size(limit.rate)
-        start = throttles.reserve(session, self._now(), limit.key, limit.rate, slots)
-        self._of(limit).add(start, slots)
+        allowance = self._of(limit)
+        missed = allowance.missed()
+        allowance.add(throttles.reserve(session, self._now(), limit.key, limit.rate, missed))

@@ -4,6 +4,7 @@ nobody.
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Engine, text
@@ -22,8 +23,22 @@ class Accepted:
 
 def accepted(folder: Path) -> list[Accepted]:
     """What the sink took, in order."""
-    lines = (folder / "accepted").read_text().splitlines()
-    return [Accepted(float(at), delivery, to) for at, delivery, to in map(str.split, lines)]
+    lines = [line.split(" ", 3) for line in (folder / "accepted").read_text().splitlines()]
+    return [Accepted(float(at), delivery, to) for at, delivery, to, _subject in lines]
+
+
+def subjects(folder: Path) -> dict[str, str]:
+    """The subject of each delivery that the sink took."""
+    lines = [line.split(" ", 3) for line in (folder / "accepted").read_text().splitlines()]
+    return {delivery: subject for _at, delivery, _to, subject in lines}
+
+
+def instant(value: object) -> datetime:
+    """A moment as either database hands it out."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    assert isinstance(value, datetime)
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def kills(folder: Path) -> int:

@@ -1,8 +1,8 @@
 """A scripted SMTP server, in a process of its own, that plays every fault a real one has.
 
 ``python -m tests.faults.sink FOLDER PORT`` listens on 127.0.0.1. It appends each accepted message
-to ``FOLDER/accepted`` (time, X-MCS-Delivery, recipient), each kill to ``FOLDER/kills``, and reads
-its rules from ``FOLDER/rules``, anew whenever they change.
+to ``FOLDER/accepted`` (time, X-MCS-Delivery, recipient, subject), each kill to ``FOLDER/kills``,
+and reads its rules from ``FOLDER/rules``, anew whenever they change.
 
 A rule is a JSON object. ``at``: connect, ehlo, mail, rcpt, data, body, dot (its content is whole,
 nothing is accepted yet), accepted (written down, no reply yet), answered. ``do``: a reply, or cut,
@@ -127,7 +127,7 @@ class Talk:
             return
         if await self.play("data", "354 go on"):
             return
-        delivery = ""
+        delivery, subject = "", ""
         begun = False
         while (line := await self.reader.readline()) != b".\r\n":
             if not line:
@@ -137,9 +137,11 @@ class Talk:
                 await self.play("body", "")
             if line.lower().startswith(b"x-mcs-delivery:"):
                 delivery = line.partition(b":")[2].strip().decode()
+            if line.lower().startswith(b"subject:") and not subject:
+                subject = line.partition(b":")[2].strip().decode("ascii", "replace")
         if await self.play("dot", ""):
             return
-        entry = f"{time.time():.6f} {delivery} {self.recipient}\n"
+        entry = f"{time.time():.6f} {delivery} {self.recipient} {subject}\n"
         os.write(self.sink.accepted, entry.encode())
         if not await self.play("accepted", "250 2.0.0 OK: taken"):
             await self.writer.drain()

@@ -6,12 +6,16 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from mcs import config
 from tests.conftest import wait_until
+from tests.faults import auditor
 from tests.faults.conftest import Begin
 from tests.faults.world import CONNECTIONS, World
 
@@ -49,19 +53,19 @@ def test_a_horse_killed_by_the_server_at(at: str, world: Begin, seeds: Seeds) ->
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_horse_killed_at_a_commit(when: str, world: Begin, seeds: Seeds, tmp_path: Path) -> None:
     """The first commit is the claim; then come starts and answers."""
-    here = world()
+    here = world(FAULT_COMMIT=str(tmp_path), PYTHONPATH=f"{SITE}:{config.ROOT}")
     here.people(PEOPLE)
-    here.begin(workers=0)
+    here.begin()
     for seed in seeds(20, 1):
         number = random.Random(seed).choice([1, 2, *range(3, 30)])
-        here.given |= {"FAULT_COMMIT": f"{when}:{number}:{tmp_path}", "PYTHONPATH": SITE}
-        here.worker("worker")
-        (tmp_path / "go").touch()
+        draft = tmp_path / "go.new"
+        draft.write_text(f"{when}:{number}")
+        draft.replace(tmp_path / "go")
         before = here.kills
         emailer_id = here.scenario()
         here.wait_over(emailer_id)
-        here.kill("worker", signal.SIGTERM)
-        here.audit(emailer_id, CONNECTIONS * (here.kills - before))
+        assert here.kills == before + 1
+        here.audit(emailer_id, CONNECTIONS)
 
 
 def test_resending_what_is_in_doubt_uses_the_same_message_id(world: Begin, seeds: Seeds) -> None:
@@ -78,19 +82,33 @@ def test_resending_what_is_in_doubt_uses_the_same_message_id(world: Begin, seeds
 
 @pytest.mark.short
 def test_sigterm_drains_within_ten_seconds(world: Begin, seeds: Seeds) -> None:
+    """From the signal to the last thing that is heard of a message; then the interpreter ends."""
     here = world()
     here.people(600)
     here.begin()
     for seed in seeds(20, 1):
         emailer_id = here.scenario()
         here.wait_sent(emailer_id, random.Random(seed).randint(1, 300))
-        began = time.monotonic()
+        told_at = datetime.now(UTC)
         here.kill("worker-0", signal.SIGTERM)
-        assert time.monotonic() - began < 25  # Then a host says SIGKILL.
+        assert datetime.now(UTC) - told_at < timedelta(seconds=25)  # Then a host says SIGKILL.
+        assert last_event(here, emailer_id) - told_at < timedelta(seconds=10)
+        assert not here.book(emailer_id).by_state["sending"]
         here.worker("worker-0")
         here.wait_over(emailer_id)
         here.audit(emailer_id, 0)
         assert here.book(emailer_id).by_state["sent"] == 600
+
+
+def last_event(here: World, emailer_id: int) -> datetime:
+    """When the last message started, was taken by the server, or was recorded."""
+    mine = {message_id for message_id, _state, _email in here.book(emailer_id).rows}
+    taken = [one.at for one in auditor.accepted(here.folder) if one.delivery in mine]
+    query = "SELECT MAX(started_at), MAX(sent_at) FROM deliveries WHERE emailer_id = :id"
+    with here.engine.connect() as connection:
+        recorded = connection.execute(text(query), {"id": emailer_id}).one()
+    moments = [auditor.instant(moment) for moment in recorded]
+    return max(*moments, datetime.fromtimestamp(max(taken), UTC))
 
 
 def test_sigterm_with_a_server_that_answers_no_more(world: Begin, seeds: Seeds) -> None:
@@ -172,14 +190,35 @@ def test_a_parent_killed(who: str, world: Begin, seeds: Seeds) -> None:
 
 
 def test_recovery_at_the_default_lease_takes_less_than_two_minutes(world: Begin) -> None:
-    here = world(MCS_LEASE_SECONDS="45")
+    """Five deaths, of a horse or of a whole worker, each in the middle of an emailer of its own."""
+    here = world()
+    del here.given["MCS_LEASE_SECONDS"]
     here.people(PEOPLE)
-    here.begin()
-    for seed in range(5):
-        here.script({"at": "dot", "do": "kill", "nth": [20 + 20 * seed]})
+    here.begin(workers=2)
+    died_at: dict[int, datetime] = {}
+    for number in range(5):
+        here.script({"at": "dot", "do": "hang", "nth": list(range(20 * number + 20, PEOPLE))})
         emailer_id = here.scenario()
-        here.wait_over(emailer_id, 120)
+        here.wait_sent(emailer_id, 20 * number + 1)
+        for name in [name for name in here.processes if name.startswith("worker")]:
+            here.kill_all_of(name) if number % 2 else here.kill_horses()
+        died_at[emailer_id] = datetime.now(UTC)
+        here.script()
+        for name in [name for name in here.processes if name.startswith("worker")]:
+            if here.processes[name].poll() is not None:
+                here.worker(name)
+    for emailer_id, moment in died_at.items():
+        here.wait_over(emailer_id, 150)
         here.audit(emailer_id, CONNECTIONS)
+        took = _finished_at(here, emailer_id) - moment
+        print(f"over {took.total_seconds():.0f} s after the death")
+        assert timedelta(seconds=20) < took < timedelta(seconds=120)
+
+
+def _finished_at(here: World, emailer_id: int) -> datetime:
+    query = "SELECT finished_at FROM emailers WHERE id = :id"
+    with here.engine.connect() as connection:
+        return auditor.instant(connection.scalar(text(query), {"id": emailer_id}))
 
 
 def test_a_hundred_kills_over_fifty_thousand(world: Begin) -> None:

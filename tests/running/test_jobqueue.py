@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from rq import Queue
-from rq.utils import import_attribute
+from rq.utils import import_attribute, utcformat
 from rq_scheduler import Scheduler
 
+from mcs.gateways import clock
 from mcs.gateways.jobqueue import (
     ALARMS,
     CLOCKS_KEY,
@@ -70,9 +71,16 @@ def test_an_id_that_runs_is_not_queued_twice(queue: JobQueue) -> None:
     assert waiting(queue, ALARMS) == []
 
 
-def test_a_job_whose_worker_died_is_queued_again(queue: JobQueue) -> None:
+@pytest.mark.parametrize(
+    "heartbeat",
+    [
+        pytest.param("2026-01-01T00:00:00.000000Z", id="long ago"),
+        pytest.param("2999-01-01T00:00:00.000000Z", id="by a host whose clock is wrong"),
+    ],
+)
+def test_a_job_whose_worker_died_is_queued_again(queue: JobQueue, heartbeat: str) -> None:
     queue.enqueue(PLAN, job_id="plan")
-    start(queue, "plan", heartbeat="2026-01-01T00:00:00.000000Z")
+    start(queue, "plan", heartbeat)
     queue.enqueue(PLAN, job_id="plan")
     assert waiting(queue, ALARMS) == ["plan"]
 
@@ -219,10 +227,10 @@ def test_a_redis_that_hangs_costs_its_patience_once(own_redis: OwnRedis) -> None
     own_redis.process.send_signal(18)
 
 
-def start(queue: JobQueue, job_id: str, heartbeat: str = "2999-01-01T00:00:00.000000Z") -> None:
+def start(queue: JobQueue, job_id: str, heartbeat: str = "") -> None:
     """As a worker leaves it in Redis once it has begun."""
     queue.connection.lpop("rq:queue:alarms")
-    state = {"status": "started", "last_heartbeat": heartbeat}
+    state = {"status": "started", "last_heartbeat": heartbeat or utcformat(clock.now())}
     queue.connection.hset(f"rq:job:{job_id}", mapping=state)
 
 

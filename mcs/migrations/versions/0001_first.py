@@ -85,6 +85,7 @@ def upgrade():
         "throttles",
         sa.Column("key", sa.String(length=40), nullable=False),
         sa.Column("next_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("behind", sa.Interval(), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_throttles")),
     )
     op.create_table(
