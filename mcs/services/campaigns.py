@@ -22,7 +22,7 @@ from mcs.services.audiences import Audience
 from mcs.services.outlook import Upcoming
 from mcs.services.paging import At, Order, Page, read_number, turn
 from mcs.services.transactions import writing
-from mcs.services.unknown import Unknown
+from mcs.services.unknown import Unknown, find_campaign
 
 PAGE_LENGTH = 25
 SORTS = ("name", "start")
@@ -176,7 +176,7 @@ def change(
     Raises RefusedCampaign, Unknown.
     """
     with writing(session):
-        campaign = find(session, campaign_id)
+        campaign = find_campaign(session, campaign_id)
         checked = asdict(check(replace(fields_of(campaign), **given)))
         changed = [name for name, value in checked.items() if _differs(campaign, name, value)]
         for name in changed:
@@ -229,17 +229,9 @@ def unarchive(
     _switch(session, now, queue, campaign_id, by, "unarchived", archived_at=None)
 
 
-def find(session: Session, campaign_id: int) -> Campaign:
-    """The campaign of that id. Raises Unknown."""
-    campaign = session.get(Campaign, campaign_id)
-    if campaign is None:
-        raise Unknown(f"campaign {campaign_id}")
-    return campaign
-
-
 def named(session: Session, text: str) -> Campaign:
     """The campaign of that id, or of that key where it is no number. Raises Unknown."""
-    return find(session, known_as(session, text).id)
+    return find_campaign(session, known_as(session, text).id)
 
 
 def known_as(session: Session, text: str) -> Name:
@@ -339,7 +331,7 @@ def listing(
 
 def overview(session: Session, now: datetime, campaign_id: int) -> Overview:
     """The campaign's page. Raises Unknown."""
-    campaign = find(session, campaign_id)
+    campaign = find_campaign(session, campaign_id)
     coming = outlook.upcoming(session, now, campaign_id=campaign_id)
     return Overview(
         campaign,
@@ -380,7 +372,7 @@ def _switch(
     **changes: Any,
 ) -> None:
     with writing(session):
-        campaign = find(session, campaign_id)
+        campaign = find_campaign(session, campaign_id)
         for name, value in changes.items():
             setattr(campaign, name, value)
         campaign.updated_at = now

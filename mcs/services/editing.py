@@ -22,7 +22,7 @@ from mcs.services.messages import message_of
 from mcs.services.scenarios import Fields, Refused
 from mcs.services.schedules import Tally
 from mcs.services.transactions import writing
-from mcs.services.unknown import Unknown
+from mcs.services.unknown import Unknown, find_campaign
 
 WEBHOOK = "webhook"
 
@@ -109,7 +109,7 @@ def put(
     ``message`` is what an email step sends, ``known`` the table of callbacks. The same step added
     twice is one step. Raises BadDefinition, Refused (a problem of the message), Unknown.
     """
-    campaign = scenarios.find_campaign(session, campaign_id)
+    campaign = find_campaign(session, campaign_id)
     if message is not None:
         found = problems(session, campaign, message)
         if any(problem.fatal for problem in found):

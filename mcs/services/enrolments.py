@@ -12,11 +12,8 @@ from mcs.core.addresses import BadAddress, parse_address
 from mcs.models import Contact
 from mcs.services import definitions, people, schedules
 from mcs.services.people import BadPerson, Person
-from mcs.services.schedules import CHUNK, Enrolled, Refused, Subject
+from mcs.services.schedules import CHUNK, CONTACT, Enrolled, Refused, Subject
 from mcs.services.transactions import met_again
-
-# What somebody who is enrolled without any other subject is: themselves.
-CONTACT = "contact"
 
 
 @dataclass(frozen=True)

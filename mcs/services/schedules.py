@@ -34,6 +34,8 @@ from mcs.services.transactions import Overtaken, met_again, writing
 # Large enough that a commit costs little per subject, small enough that nobody waits long.
 CHUNK = 2000
 LONGEST_SUBJECT, LONGEST_SUBJECT_ID = 100, 255
+# The kind of subject that is a contact: what somebody who is enrolled without any other is.
+CONTACT = "contact"
 
 
 class Refused(ValueError):
@@ -51,6 +53,11 @@ class Subject:
     subject: str
     subject_id: str
     contact_id: int | None = None
+
+
+def subject_of(contact_id: int) -> Subject:
+    """A contact as the subject of a sequence."""
+    return Subject(CONTACT, str(contact_id), contact_id)
 
 
 @dataclass(frozen=True)

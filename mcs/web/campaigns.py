@@ -14,6 +14,7 @@ from mcs.gateways import clock
 from mcs.models import Campaign
 from mcs.services import campaigns, sequences
 from mcs.services.campaigns import Fields, RefusedCampaign
+from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain
 from mcs.web.parts import Day, Rate, id_in, line, lines, place, queue, searched, settings, word
 
@@ -104,7 +105,7 @@ def show(campaign_id: int) -> str:
 
 @bp.route(f"{ONE}/edit", methods=["GET", "POST"])
 def edit(campaign_id: int) -> ResponseReturnValue:
-    campaign = campaigns.find(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     form = CampaignForm(obj=campaigns.fields_of(campaign))
     fields = accepted(form)
     if fields is not None:
@@ -117,7 +118,7 @@ def edit(campaign_id: int) -> ResponseReturnValue:
 
 @bp.get(f"{ONE}/activate")
 def ask_activate(campaign_id: int) -> str:
-    campaign = campaigns.find(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     back = sequences.activation(db.session(), clock.now(), campaign_id)
     found = "Its scheduled scenarios are planned again, and go out at their times."
     consequences = [found]
@@ -149,7 +150,7 @@ def activate(campaign_id: int) -> ResponseReturnValue:
 
 @bp.route(f"{ONE}/deactivate", methods=["GET", "POST"])
 def deactivate(campaign_id: int) -> ResponseReturnValue:
-    campaign = campaigns.find(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     if request.method == "GET":
         return ask(
             campaign,
@@ -166,7 +167,7 @@ def deactivate(campaign_id: int) -> ResponseReturnValue:
 
 @bp.route(f"{ONE}/archive", methods=["GET", "POST"])
 def archive(campaign_id: int) -> ResponseReturnValue:
-    campaign = campaigns.find(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     if request.method == "GET":
         return ask(
             campaign,

@@ -28,6 +28,7 @@ from mcs.services import (
 from mcs.services.callbacks import NOTIFY, shown
 from mcs.services.definitions import SEND_EMAIL, Step
 from mcs.services.editing import WEBHOOK
+from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain
 from mcs.web.parts import id_in, line, queue
 
@@ -46,7 +47,7 @@ class EnrolForm(Form):
 @bp.get(id_in(HERE))
 def show(campaign_id: int) -> str:
     session, now = db.session(), clock.now()
-    campaign = enrolling.find_campaign(session, campaign_id)
+    campaign = find_campaign(session, campaign_id)
     steps = definitions.steps_of(session, campaign_id)
     found = definitions.read(steps)
     return render_template(
@@ -119,12 +120,12 @@ def lateness(seconds: float | None) -> str:
 
 @bp.get(id_in(f"{HERE}/enrol"))
 def enrol(campaign_id: int) -> str:
-    return _enrol_page(enrolling.find_campaign(db.session(), campaign_id), EnrolForm(formdata=None))
+    return _enrol_page(find_campaign(db.session(), campaign_id), EnrolForm(formdata=None))
 
 
 @bp.post(id_in(f"{HERE}/enrol"))
 def enrol_one(campaign_id: int) -> Any:
-    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     form = EnrolForm()
     if form.validate():
         try:
@@ -162,7 +163,7 @@ def _enrol_page(campaign: Campaign, form: EnrolForm) -> str:
 
 @bp.post(id_in(f"{HERE}/enrol/batch"))
 def enrol_batch(campaign_id: int) -> Response:
-    enrolling.find_campaign(db.session(), campaign_id)
+    find_campaign(db.session(), campaign_id)
     before = enrolling.not_enrolled(db.session(), campaign_id)
     left = enrolling.ask_batch(db.session(), clock.now(), queue(), campaign_id, by=current_user.id)
     if left:
@@ -182,7 +183,7 @@ def enrol_batch(campaign_id: int) -> Response:
 @bp.post(id_in(f"{HERE}/enrol/added"))
 def enrol_added(campaign_id: int) -> Response:
     on = request.form.get("on") == "1"
-    enrolling.find_campaign(db.session(), campaign_id)
+    find_campaign(db.session(), campaign_id)
     enrolling.welcome(db.session(), clock.now(), campaign_id, on, by=current_user.id)
     flash(
         "Everyone who is added from now on begins the sequence at that moment."

@@ -21,12 +21,13 @@ from mcs.core.sequences import BadDefinition
 from mcs.extensions import db
 from mcs.gateways import clock, mailer
 from mcs.models import Campaign, Scenario
-from mcs.services import attributes, definitions, editing, enrolling, messages, previews
+from mcs.services import attributes, definitions, editing, messages, previews
 from mcs.services.callbacks import NOTIFY
 from mcs.services.definitions import MOST_ATTEMPTS, SEND_EMAIL, Step
 from mcs.services.editing import WEBHOOK, Effect
 from mcs.services.scenarios import Fields, Refused
 from mcs.services.schedules import Tally
+from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain, trimmed
 from mcs.web.parts import by_htmx, id_in, line, lines, settings
 from mcs.web.sequences import HERE, KINDS, SHOWN, moments_of
@@ -187,7 +188,7 @@ def begin(
 
 @bp.route(id_in(f"{HERE}/steps/new"), methods=["GET", "POST"])
 def new(campaign_id: int) -> Any:
-    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     kind = request.args.get("kind", SEND_EMAIL)
     if kind not in KINDS:
         abort(404)
@@ -199,7 +200,7 @@ def new(campaign_id: int) -> Any:
 
 @bp.route(id_in(f"{HERE}/steps/<key>"), methods=["GET", "POST"])
 def edit(campaign_id: int, key: str) -> Any:
-    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     known = editing.find_step(db.session(), campaign_id, key)
     if request.method == "GET":
         message = messages.message_of(db.session(), campaign_id, known)
@@ -389,7 +390,7 @@ def _only_unwritten(problem: Problem, message: Fields) -> bool:
 @bp.post(id_in(f"{HERE}/check"))
 def check(campaign_id: int) -> str:
     """The part beside the form, as one types."""
-    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     key, kind = request.args.get("step", ""), request.args.get("kind", SEND_EMAIL)
     known = editing.find_step(db.session(), campaign_id, key) if key else None
     kind = known.callback if known else kind
@@ -406,7 +407,7 @@ def check(campaign_id: int) -> str:
 @bp.post(id_in(f"{HERE}/test"))
 def send_test(campaign_id: int) -> Any:
     """Send the message that is typed to the person who is signed in; the form comes back."""
-    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     key = request.args.get("step", "")
     known = editing.find_step(db.session(), campaign_id, key) if key else None
     if known is not None and known.callback != SEND_EMAIL:
