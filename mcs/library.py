@@ -62,6 +62,7 @@ from mcs.models import (
 from mcs.services import (
     actions,
     definitions,
+    failures,
     people,
     runners,
     schedules,
@@ -525,7 +526,7 @@ class CampaignScheduler:
         """Try a failed action again, at once; whether it was failed. ``action`` is its ``id``."""
         with self._session() as session:
             try:
-                return actions.retry(session, self._now(), action)
+                return failures.retry_one(session, self._now(), action)
             except Unknown:
                 raise BadArgument("action", f"there is no action {action!r}") from None
 

@@ -86,7 +86,9 @@ def _create(asked: Asked, key: str | None, body: Mapping[str, Any]) -> Answer:
     fields = Fields(**({"description": ""} | _fields(body)))
     active = body.get("active", True)
     try:
-        made = campaigns.create(asked.session, asked.now, fields, None, key=key, active=active)
+        made = campaigns.create(
+            asked.session, asked.now, fields, None, key=key, active=active, uid=asked.mark
+        )
     except RefusedCampaign as refusal:
         # The key is a part of the address there.
         if set(refusal.reasons) == {"key"} and "key" not in body:

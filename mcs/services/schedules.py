@@ -2,16 +2,17 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import (
     Integer,
     String,
     bindparam,
     exists,
+    func,
     insert,
     literal,
     or_,
@@ -28,7 +29,8 @@ from mcs.models import Action, Campaign, Schedule
 from mcs.models.base import UtcDateTime
 from mcs.models.sql import Analyze, among, cell, packed, records
 from mcs.services import action_deliveries, audit
-from mcs.services.definitions import Plan, known, load
+from mcs.services.definitions import Plan, known, load, look
+from mcs.services.tallies import Effect, Tally
 from mcs.services.transactions import Overtaken, met_again, writing
 
 # Large enough that a commit costs little per subject, small enough that nobody waits long.
@@ -71,38 +73,6 @@ class Enrolled:
     did: str
 
 
-@dataclass
-class Tally:
-    """How many subjects and actions something moves; ``by_key`` has the kinds of each step."""
-
-    subjects: int = 0
-    appear: int = 0
-    move: int = 0
-    vanish: int = 0
-    skipped: int = 0
-    at_once: int = 0
-    by_key: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-
-    def add(self, changes: Iterable[Change]) -> None:
-        """Count the changes of one subject."""
-        seen = False
-        for change in changes:
-            seen = True
-            kind = _told_as(change)
-            setattr(self, kind, getattr(self, kind) + 1)
-            self.at_once += change.late
-            self.by_key[change.key][kind] += 1
-        self.subjects += seen
-
-
-def _told_as(change: Change) -> str:
-    if change.reason == sequences.PASSED:
-        return "skipped"
-    if change.kind == "return":
-        return "appear"
-    return "vanish" if change.reason else change.kind
-
-
 def enrol(
     session: Session,
     now: datetime,
@@ -110,25 +80,30 @@ def enrol(
     who: Subject,
     *,
     restart: bool = False,
+    ends: int | None = None,
     by: int | None = None,
 ) -> Enrolled:
     """Begin the campaign's sequence for a subject: its actions are all there in the same commit.
 
     Enrolled already: nothing happens. Withdrawn before: what was never completed comes back,
-    counted from the original start. ``restart`` begins a new run instead. Raises Unknown, Refused.
+    counted from the original start. ``restart`` begins a new run instead, after the run ``ends``,
+    or the latest there is now: where that is no longer the latest, somebody else has restarted it,
+    and it is not done twice. Raises Unknown, Refused.
     """
     check(who)
+    if restart and ends is None:
+        plan = look(session, campaign)
+        ends = last_run(session, plan.campaign_id, who.subject, who.subject_id)
     for last_try in (False, True):
         try:
             # What the audit log is told of is noted in the same commit, so not by one statement.
-            alone = not restart and by is None
+            alone = not restart and not audit.asked_for(session, by)
             made = _begin_unseen(session, now, campaign, who) if alone else None
             if made is None:
                 with writing(session):
                     plan = load(session, campaign)
-                    made = enrol_within(session, now, plan, who, restart=restart)
-                    if by is not None and made.did != "nothing":
-                        note(session, now, by, _VERBS[made.did, restart], plan, who)
+                    made = enrol_within(session, now, plan, who, ends=ends)
+                    note_enrolled(session, now, by, plan, who, made)
             return made
         except (IntegrityError, Overtaken):
             # Somebody enrolled the same subject in the same moment: there is one now.
@@ -137,19 +112,44 @@ def enrol(
     raise AssertionError("unreachable")
 
 
-_VERBS = {
-    ("began", False): "enrolled",
-    ("began", True): "restarted",
-    ("resumed", False): "resumed",
-}
+def last_run(
+    session: Session,
+    campaign_id: int,
+    subject: str,
+    subject_id: str,
+    before: datetime | None = None,
+) -> int:
+    """The latest run of a subject, or of those that began before a moment; 0 where there is none.
+
+    It is read without a lock, before the transaction that ends it.
+    """
+    query = select(func.max(Schedule.run)).where(
+        Schedule.campaign_id == campaign_id,
+        Schedule.subject == subject,
+        Schedule.subject_id == subject_id,
+    )
+    if before is not None:
+        query = query.where(Schedule.started_at < before)
+    return session.scalar(query) or 0
+
+
+def note_enrolled(
+    session: Session, now: datetime, by: int | None, plan: Plan, who: Subject, made: Enrolled
+) -> None:
+    """Tell the audit log what enrolling a subject did."""
+    if made.did == "began":
+        note(session, now, by, "enrolled" if made.run == 1 else "restarted", plan, who)
+    elif made.did == "resumed":
+        note(session, now, by, "resumed", plan, who)
 
 
 def note(
     session: Session, now: datetime, by: int | None, verb: str, plan: Plan, who: Subject
 ) -> None:
-    """Tell the audit log what was done to a subject's schedule."""
-    subject = f"{who.subject} {who.subject_id}"
-    audit.note(session, now, by, f"{verb} a subject of", "campaign", plan.campaign_id, who=subject)
+    """Tell the audit log what was done to a subject's schedule, where somebody asked for it."""
+    if audit.asked_for(session, by):
+        said = {"who": f"{who.subject} {who.subject_id}"}
+        audit.note(session, now, by, f"{verb} a subject of", "campaign", plan.campaign_id, **said)
 
 
 def enrol_within(
@@ -158,18 +158,19 @@ def enrol_within(
     plan: Plan,
     who: Subject,
     *,
-    restart: bool = False,
-    since: datetime | None = None,
+    ends: int | None = None,
 ) -> Enrolled:
     """``enrol`` in the caller's transaction, which has loaded the plan and checked the subject.
 
-    A run that began at ``since`` or later is the one that ``restart`` asks for: it was asked again.
+    With ``ends``, a new run begins where that is the subject's latest, and else nothing happens.
     """
     _refuse_unwritable(plan, who)
     latest = _latest(session, plan.campaign_id, who.subject, who.subject_id)
     if latest is None:
         return _surely(_begin(session, now, plan, who, 1))
-    if restart and (since is None or latest.started_at < since):
+    if ends is not None and latest.run != ends:
+        return Enrolled(latest.id, latest.run, latest.started_at, latest.contact_id, "nothing")
+    if ends is not None:
         _set_active(session, now, latest.id, active=False)
         withdraw(session, now, plan, [latest.id], sequences.UNSCHEDULED)
         return _surely(_begin(session, now, plan, who, latest.run + 1))
@@ -245,8 +246,7 @@ def unschedule(
             return False
         _set_active(session, now, latest.id, active=False)
         withdraw(session, now, plan, [latest.id], sequences.UNSCHEDULED)
-        if by is not None:
-            note(session, now, by, "withdrew", plan, Subject(subject, subject_id))
+        note(session, now, by, "withdrew", plan, Subject(subject, subject_id))
         return True
 
 
@@ -291,19 +291,18 @@ def align(
 
 
 def foretell(
-    session: Session, now: datetime, plan: Plan, only: Collection[str]
-) -> tuple[Tally, Tally]:
-    """What ``align`` would change, where moments that have passed are skipped, and where they are
-    run: both from one look."""
-    skip, run, plan = Tally(), Tally(), _concerned(plan, only)
+    session: Session, now: datetime, plan: Plan, only: Collection[str] | None = None
+) -> Effect:
+    """What ``align`` would change, for either answer: both from one look."""
+    found, plan = Effect(), _concerned(plan, only)
     for rows, standing in _standing_of(session, plan, only, None):
         for row in rows:
             changes = _settle(plan, row, standing[row.id], now, only, sequences.PAST_RUN)
-            run.add(changes)
+            found.run.add(changes)
             if any(one.late for one in changes):
                 changes = _settle(plan, row, standing[row.id], now, only, sequences.PAST_SKIP)
-            skip.add(changes)
-    return skip, run
+            found.skip.add(changes)
+    return found
 
 
 def check(who: Subject) -> None:
@@ -476,9 +475,14 @@ def _unwritable(plan: Plan, who: Subject) -> bool:
     return plan.writes and who.contact_id is None
 
 
+def refuse_unwritable() -> NoReturn:
+    """Refuse a subject without anybody to write to, where a step writes."""
+    raise Refused("contact", "a step of this campaign sends email: say to whom")
+
+
 def _refuse_unwritable(plan: Plan, who: Subject) -> None:
     if _unwritable(plan, who):
-        raise Refused("contact", "a step of this campaign sends email: say to whom")
+        refuse_unwritable()
 
 
 # Enrolling many.

@@ -10,7 +10,7 @@ from flask_login import current_user
 from werkzeug.wrappers import Response
 from wtforms.validators import InputRequired
 
-from mcs.core import timing, words
+from mcs.core import posts, timing, words
 from mcs.core.sequences import Planned
 from mcs.extensions import db
 from mcs.gateways import clock
@@ -25,9 +25,10 @@ from mcs.services import (
     sequences,
     subjects,
 )
-from mcs.services.callbacks import NOTIFY, shown
+from mcs.services.callbacks import NOTIFY
 from mcs.services.definitions import SEND_EMAIL, Step
 from mcs.services.editing import WEBHOOK
+from mcs.services.tallies import Tally
 from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain
 from mcs.web.parts import id_in, line, queue
@@ -94,7 +95,7 @@ def titles(campaign_id: int, steps: Sequence[Step]) -> dict[str, tuple[str, str]
             host = urlsplit(str(step.config.get("url", ""))).netloc
             said[step.key] = ("Webhook", host)
         elif step.callback == NOTIFY:
-            said[step.key] = (KINDS[NOTIFY], shown(step).get("url", ""))
+            said[step.key] = (KINDS[NOTIFY], posts.masked(step.config.get("url", "")))
         else:
             said[step.key] = (KINDS.get(step.callback, step.callback), "")
     return said
@@ -107,6 +108,23 @@ def moments_of(campaign_id: int, steps: Sequence[Step] | None) -> dict[str, list
     for one in outlook.planned:
         found.setdefault(one.key, []).append(one)
     return found
+
+
+def effects(tally: Tally) -> list[str]:
+    """What an edit changes, in sentences with numbers."""
+    count = words.count
+    lines = []
+    if tally.move:
+        lines.append(f"{count(tally.move, 'action moves', 'actions move')} to another moment.")
+    if tally.appear:
+        lines.append(f"{count(tally.appear, 'action appears', 'actions appear')}.")
+    if tally.vanish:
+        lines.append(f"{count(tally.vanish, 'action vanishes', 'actions vanish')}.")
+    if tally.skipped:
+        lines.append(f"{count(tally.skipped, 'action is', 'actions are')} left out for good.")
+    if tally.at_once:
+        lines.append(f"{count(tally.at_once, 'of them runs', 'of them run')} at once.")
+    return lines
 
 
 def lateness(seconds: float | None) -> str:

@@ -24,13 +24,13 @@ from mcs.models import Campaign, Scenario
 from mcs.services import attributes, definitions, editing, messages, previews
 from mcs.services.callbacks import NOTIFY
 from mcs.services.definitions import MOST_ATTEMPTS, SEND_EMAIL, Step
-from mcs.services.editing import WEBHOOK, Effect
+from mcs.services.editing import WEBHOOK
 from mcs.services.scenarios import Fields, Refused
-from mcs.services.schedules import Tally
+from mcs.services.tallies import Effect
 from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain, trimmed
 from mcs.web.parts import by_htmx, id_in, line, lines, settings
-from mcs.web.sequences import HERE, KINDS, SHOWN, moments_of
+from mcs.web.sequences import HERE, KINDS, SHOWN, effects, moments_of
 
 bp = Blueprint("steps", __name__)
 
@@ -286,23 +286,6 @@ def _ask(campaign: Campaign, form: StepForm, step: Step, effect: Effect) -> str:
         effects=effects,
         action=request.full_path.rstrip("?"),
     )
-
-
-def effects(tally: Tally) -> list[str]:
-    """What an edit changes, in sentences with numbers."""
-    count = words.count
-    lines = []
-    if tally.move:
-        lines.append(f"{count(tally.move, 'action moves', 'actions move')} to another moment.")
-    if tally.appear:
-        lines.append(f"{count(tally.appear, 'action appears', 'actions appear')}.")
-    if tally.vanish:
-        lines.append(f"{count(tally.vanish, 'action vanishes', 'actions vanish')}.")
-    if tally.skipped:
-        lines.append(f"{count(tally.skipped, 'action is', 'actions are')} left out for good.")
-    if tally.at_once:
-        lines.append(f"{count(tally.at_once, 'of them runs', 'of them run')} at once.")
-    return lines
 
 
 def _form(

@@ -155,29 +155,29 @@ def ask_restart(campaign_id: int, schedule_id: int) -> str:
 
 @bp.post(id_in(f"{ONE}/restart"))
 def restart(campaign_id: int, schedule_id: int) -> Response:
-    """Only of the latest run: pressed twice, it has begun anew once."""
+    """Only of the run that was seen: pressed twice, by two people too, it has begun anew once."""
     enrolled = subjects.find(db.session(), campaign_id, schedule_id)
-    latest = subjects.runs(db.session(), enrolled.schedule)[0]
-    if latest.id == schedule_id:
-        done = schedules.enrol(
-            db.session(),
-            clock.now(),
-            campaign_id,
-            _subject(enrolled),
-            restart=True,
-            by=current_user.id,
-        )
+    done = schedules.enrol(
+        db.session(),
+        clock.now(),
+        campaign_id,
+        _subject(enrolled),
+        restart=True,
+        ends=enrolled.schedule.run,
+        by=current_user.id,
+    )
+    if done.did == "began":
         flash("A new run has begun.")
-        return _back(campaign_id, done.schedule_id)
-    flash("A new run has begun already: this is it.")
-    return _back(campaign_id, latest.id)
+    else:
+        flash("A new run has begun already: this is it.")
+    return _back(campaign_id, done.schedule_id)
 
 
 @bp.post(id_in(f"{HERE}/actions/<int(max={LARGEST_BIG_ID}):action_id>/retry"))
 def retry_one(campaign_id: int, action_id: int) -> Any:
     find_campaign(db.session(), campaign_id)
     again = failures.retry_one(
-        db.session(), clock.now(), campaign_id, action_id, by=current_user.id
+        db.session(), clock.now(), action_id, campaign_id=campaign_id, by=current_user.id
     )
     if again:
         flash("It is tried again, at once.")
