@@ -94,7 +94,7 @@ def define(
         definitions.load(session, campaign_id, to_edit=True)
         before = definitions.steps_of(session, campaign_id)
         tally = define_within(session, now, campaign_id, steps, past, known=known)
-        if list(steps) != before:
+        if list(steps) != before and audit.asked_for(session, by):
             said = {"steps": [step.key for step in steps]}
             audit.note(session, now, by, "edited the steps of", "campaign", campaign_id, **said)
         return tally
