@@ -525,18 +525,16 @@ def _existing(
 
 
 def _begin_all(session: Session, now: datetime, plan: Plan, new: Sequence[Subject]) -> None:
-    ids = _insert_schedules(session, now, plan.campaign_id, new)
     shared = [one for one in plan.definitions if not one.drawn]
     drawn = [one for one in plan.definitions if one.drawn]
-    # What is not drawn falls at the same instants for all of them: planned once, written by one
-    # statement for each action.
+    # What is not drawn falls at the same instants for all of them: planned once.
     nobody = Enrolment(plan.name, "", "", 1, now)
-    for one in sequences.plan(shared, plan.calendar, nobody):
-        row = _born(now, plan, None, one)
-        _insert_for_all(session, ids, row)
+    common = [_born(now, plan, None, one) for one in sequences.plan(shared, plan.calendar, nobody)]
+    ids = _begin_many(session, now, plan.campaign_id, new, common)
     rows = [
-        _born(now, plan, schedule_id, one)
-        for schedule_id, who in zip(ids, new, strict=True)
+        _born(now, plan, ids[who.subject, who.subject_id], one)
+        for who in new
+        if drawn
         for one in sequences.plan(
             drawn, plan.calendar, Enrolment(plan.name, who.subject, who.subject_id, 1, now)
         )
@@ -544,27 +542,30 @@ def _begin_all(session: Session, now: datetime, plan: Plan, new: Sequence[Subjec
     _bear(session, rows)
 
 
-def _insert_schedules(
-    session: Session, now: datetime, campaign_id: int, new: Sequence[Subject]
-) -> list[int]:
-    """Their ids, in the order of ``new``."""
-    rows = records([(who.subject, who.subject_id, who.contact_id) for who in new])
-    session.connection().execute(
-        insert(Schedule.__table__).from_select(  # type: ignore[arg-type]
-            _SCHEDULE,
-            select(
-                literal(campaign_id),
-                cell(rows, 0, Schedule.subject.type),
-                cell(rows, 1, Schedule.subject_id.type),
-                literal(1),
-                true(),
-                cell(rows, 2, Schedule.contact_id.type),
-                literal(now, UtcDateTime()),
-                literal(now, UtcDateTime()),
-            ),
-            include_defaults=False,
-        )
-    )
+def _begin_many(
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    new: Sequence[Subject],
+    common: Sequence[tuple[Any, ...]],
+) -> dict[tuple[str, str], int]:
+    """Insert schedules, and the actions that all of them have in common; their ids."""
+    connection = session.connection()
+    people = packed([(who.subject, who.subject_id, who.contact_id) for who in new])
+    given = {"campaign": campaign_id, "now": now, "people": people}
+    if connection.dialect.name == "postgresql":
+        found = connection.execute(_BEGIN_MANY_WHOLE, given | {"rows": packed(common)})
+        return {(row.subject, row.subject_id): row.id for row in found}
+    connection.execute(_BEGIN_MANY, given)
+    ids = _ids_of(session, campaign_id, new)
+    for row in common:
+        _insert_for_all(session, list(ids.values()), row)
+    return ids
+
+
+def _ids_of(
+    session: Session, campaign_id: int, new: Sequence[Subject]
+) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
     for subject in {who.subject for who in new}:
         found |= {
@@ -577,7 +578,7 @@ def _insert_schedules(
                 )
             )
         }
-    return [found[who.subject, who.subject_id] for who in new]
+    return found
 
 
 def _insert_for_all(session: Session, ids: Sequence[int], row: Sequence[Any]) -> None:
@@ -592,6 +593,43 @@ def _insert_for_all(session: Session, ids: Sequence[int], row: Sequence[Any]) ->
             include_defaults=False,
         )
     )
+
+
+_PEOPLE = records("people")
+_BEGIN_MANY: Any = insert(Schedule.__table__).from_select(  # type: ignore[arg-type]
+    _SCHEDULE,
+    select(
+        bindparam("campaign", type_=Integer()),
+        cell(_PEOPLE, 0, Schedule.subject.type),
+        cell(_PEOPLE, 1, Schedule.subject_id.type),
+        literal(1),
+        true(),
+        cell(_PEOPLE, 2, Schedule.contact_id.type),
+        bindparam("now", type_=UtcDateTime()),
+        bindparam("now", type_=UtcDateTime()),
+    ),
+    include_defaults=False,
+)
+# Read once, not once for each subject.
+_COMMON = (
+    select(*(one.label(name) for one, name in zip(_CELLS, _ACTION, strict=True)))
+    .cte("common")
+    .prefix_with("MATERIALIZED")
+)
+_MANY_BEGUN = _BEGIN_MANY.returning(Schedule.id, Schedule.subject, Schedule.subject_id).cte("begun")
+_BEGIN_MANY_WHOLE: Any = select(
+    _MANY_BEGUN
+).add_cte(
+    insert(Action.__table__)  # type: ignore[arg-type]
+    .from_select(
+        _ACTION,
+        select(_MANY_BEGUN.c.id, *(_COMMON.c[name] for name in _ACTION[1:])).select_from(
+            _MANY_BEGUN.join(_COMMON, true())
+        ),
+        include_defaults=False,
+    )
+    .cte("born")
+)
 
 
 def _chunks(subjects: Iterable[Subject], size: int) -> Iterator[list[Subject]]:
