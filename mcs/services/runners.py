@@ -64,6 +64,56 @@ def run_due(given: Surroundings, campaign_ids: Collection[int] | None = None) ->
 
 
 class Runner:
+    """``hands`` that claim side by side and share ``concurrency``: while one of them waits for the
+    database, another computes. Where only one can write at a time, one is as good.
+
+    It sleeps until the next action is due, until ``wake``, or ``poll`` seconds at most.
+    """
+
+    def __init__(
+        self,
+        given: Surroundings,
+        concurrency: int,
+        poll: float,
+        campaign_ids: Sequence[int] | None = None,
+        *,
+        hands: int = 1,
+    ) -> None:
+        hands = min(hands, concurrency)
+        shares = [(concurrency + number) // hands for number in range(hands)]
+        self._hands = [_Hand(given, share, poll, campaign_ids) for share in shares]
+
+    @property
+    def running(self) -> bool:
+        return any(hand.running for hand in self._hands)
+
+    @property
+    def busy(self) -> int:
+        return sum(hand.busy for hand in self._hands)
+
+    def start(self) -> None:
+        """Begin to claim; nothing where it does already."""
+        for hand in self._hands:
+            hand.start()
+
+    def wake(self) -> None:
+        """Look again now: something was scheduled."""
+        for hand in self._hands:
+            hand.wake()
+
+    def ask_to_stop(self) -> None:
+        """Claim nothing more."""
+        for hand in self._hands:
+            hand.ask_to_stop()
+
+    def stop(self) -> None:
+        """Claim nothing more, and wait until what is running has ended and is recorded."""
+        self.ask_to_stop()
+        for hand in self._hands:
+            hand.join()
+
+
+class _Hand:
     """A thread that claims and records, and up to ``concurrency`` threads that run callbacks.
 
     What is claimed stands in one line, which one thread works off; as soon as a callback takes its
@@ -116,9 +166,8 @@ class Runner:
         self._stopping.set()
         self._bell.set()
 
-    def stop(self) -> None:
-        """Claim nothing more, and wait until what is running has ended and is recorded."""
-        self.ask_to_stop()
+    def join(self) -> None:
+        """Wait until what is running has ended and is recorded."""
         if self._thread is not None:
             self._thread.join()
 
