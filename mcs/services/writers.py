@@ -8,7 +8,7 @@ on PostgreSQL, in one round trip instead of six (docs/adr/0010-lane-speed.md).
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Protocol
@@ -149,7 +149,8 @@ class PostgresWriter:
         self._connection.execute(_POSTGRES_HOLD, mine | {"until": until}, prepare=True)
         wish = mine | {
             "told": json.dumps([_told(outcome) for outcome in step.outcomes]),
-            "starts": f"{{{','.join(map(str, step.starts))}}}",
+            "ended": _array(outcome.delivery_id for outcome in step.outcomes),
+            "starts": _array(step.starts),
             "now": now,
             "emailer_id": claim.parent.emailer_id,
             **_counts(step),
@@ -192,6 +193,11 @@ def _told(outcome: Outcome) -> tuple[str, str, str, str | None, int | None, str,
     )
 
 
+def _array(ids: Iterable[int]) -> str:
+    """As PostgreSQL reads an array."""
+    return f"{{{','.join(map(str, ids))}}}"
+
+
 def _naive(instant: datetime) -> str:
     """As SQLite stores it (UtcDateTime), which PostgreSQL reads too."""
     return instant.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
@@ -225,7 +231,8 @@ _POSTGRES_TAKE = (
     " sent_at = CAST(told.value->>3 AS timestamp) AT TIME ZONE 'UTC',"
     " reply_code = CAST(told.value->>4 AS integer), reply_text = told.value->>5"
     " FROM held, json_array_elements(CAST(%(told)s AS json)) AS told"
-    " WHERE deliveries.id = CAST(told.value->>6 AS bigint)),"
+    " WHERE deliveries.id = ANY(CAST(%(ended)s AS bigint[]))"
+    " AND deliveries.id = CAST(told.value->>6 AS bigint)),"
     " started AS (UPDATE deliveries SET state = 'sending', started_at = %(now)s,"
     " attempts = attempts + 1 FROM held"
     " WHERE deliveries.id = ANY(CAST(%(starts)s AS bigint[])) AND deliveries.state = 'pending'"
