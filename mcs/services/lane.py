@@ -95,7 +95,7 @@ class Lane:
     async def run(self, slice_id: int) -> list[Parent]:
         """See ``deliver``."""
         self._recorder = Recorder(
-            self._given.sessions, self._given.now, self._lease, self._executor
+            self._given.sessions, self._given.now, self._lease, self._executor, self._compose_ahead
         )
         try:
             await self._claim(slice_id)
@@ -301,6 +301,12 @@ class Lane:
                 written = self._recorder.wish(refusals=[(feed, letter)])
                 written.add_done_callback(partial(self._written, feed))
         return None
+
+    def _compose_ahead(self) -> None:
+        """Compose what the connections will take next."""
+        number = len(self._open) // max(1, len(self._feeds)) + 1
+        for feed in self._feeds:
+            feeds.compose_ahead(feed, number, self._given.now())
 
     def _held_back(self, feed: Feed) -> bool:
         """Whether the feed has to wait: for a slot, or, on trial, for the one letter under way."""

@@ -1,5 +1,6 @@
 """The ledger's transactions when something is cut off, held up, stopped or cancelled in between."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +16,8 @@ from mcs.models import Delivery, Scenario, Slice
 from mcs.services import deliveries, due, emailers, planning, suppressions
 from mcs.services.deliveries import Claim, Due, Outcome, Step
 from mcs.services.transactions import writing
-from mcs.services.writers import Writer, is_plain, open_writer
+from mcs.services.writers import is_plain, open_writer
+from mcs.services.writers.writer import Writer
 from tests.people import add_campaign, add_contact, add_scenario
 
 LEASE = timedelta(seconds=45)
@@ -180,7 +182,7 @@ def advance(request: pytest.FixtureRequest, session: Session, writer: Writer) ->
     """A plain step is written in either of two ways, which do the same."""
     if request.param == "session":
         return lambda now, steps: deliveries.advance(session, now, LEASE, steps)
-    return lambda now, steps: writer.advance(now, now + LEASE, steps)
+    return lambda now, steps: asyncio.run(writer.advance(now, now + LEASE, steps))
 
 
 def test_a_plain_commit_writes_answers_and_starts_whoever_writes_it(
@@ -264,7 +266,7 @@ def test_a_writer_that_waits_for_a_cancel_sees_what_it_did(
     answer: list[tuple[set[int], list[Step]]] = []
     step = Step(claim, starts=[ann.id, bob.id])
     waiting = threading.Thread(
-        target=lambda: answer.append(writer.advance(now, now + LEASE, [step]))
+        target=lambda: answer.append(asyncio.run(writer.advance(now, now + LEASE, [step])))
     )
     with writing(session):
         session.execute(select(Slice.id).with_for_update())
@@ -290,5 +292,5 @@ def test_a_writer_whose_connection_is_cut_says_so_and_has_written_nothing(
     others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
     session.execute(text(f"SELECT pg_terminate_backend(pid) {others}"))
     with pytest.raises(OperationalError):
-        writer.advance(now, now + LEASE, [Step(claim, starts=[ann.id])])
+        asyncio.run(writer.advance(now, now + LEASE, [Step(claim, starts=[ann.id])]))
     assert counts(session, emailer_id) == {"pending": 3}
