@@ -31,7 +31,7 @@ SITE = str(Path(__file__).parent / "site")
         "rcpt",
         "data",
         "body",
-        pytest.param("dot", marks=pytest.mark.short),
+        "dot",
         pytest.param("accepted", marks=pytest.mark.short),
         "answered",
     ],
