@@ -74,8 +74,9 @@ class World:
         os.replace(draft, self.folder / "rules")
 
     def sink(self) -> None:
-        self._start("sink", "-m", "tests.faults.sink", str(self.folder), str(self.port))
-        wait_until(lambda: (self.folder / "accepted").exists())
+        place = (str(self.folder), str(self.port))
+        self._run("sink", {}, "-m", "tests.faults.sink", *place)
+        wait_until(lambda: (self.folder / "accepted").exists(), 60)
 
     def worker(self, name: str = "worker") -> None:
         self._start(name, "worker.py")
@@ -99,17 +100,20 @@ class World:
             self.worker(f"worker-{number}")
         for number in range(clocks):
             self.clock(f"clock-{number}")
-        wait_until(lambda: self.queue.health().workers >= workers, 60)
+        wait_until(lambda: self.queue.health().workers >= workers, 120)
         return self
 
     def _start(self, name: str, *arguments: str) -> None:
+        self._run(name, self.given, *arguments)
+
+    def _run(self, name: str, environ: dict[str, str], *arguments: str) -> None:
         with open(self.folder / "log", "a") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=config.ROOT,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.given},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
                 start_new_session=True,
             )
 
