@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sqlalchemy import Engine, bindparam, create_engine, insert, literal, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs import config
+from mcs.gateways import lifeline
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import BatchContact, Campaign, Contact, UtcDateTime, configure_engine
 from tests.conftest import wait_until
@@ -115,6 +117,8 @@ class World:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
                 start_new_session=True,
+                # A run that is broken off leaves nobody behind.
+                preexec_fn=partial(lifeline.end_with_parent, os.getpid(), signal.SIGKILL),
             )
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
