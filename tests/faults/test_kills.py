@@ -1,5 +1,6 @@
 """Kill what sends, at every point of a message's way, and see what the ledger says afterwards."""
 
+import contextlib
 import os
 import random
 import signal
@@ -31,7 +32,7 @@ SITE = str(Path(__file__).parent / "site")
         "rcpt",
         "data",
         "body",
-        pytest.param("dot", marks=pytest.mark.short),
+        "dot",
         pytest.param("accepted", marks=pytest.mark.short),
         "answered",
     ],
@@ -141,8 +142,7 @@ def test_a_frozen_horse_that_wakes_starts_nothing(world: Begin, seeds: Seeds) ->
         here.wait_sent(emailer_id, 20 + 50 * seed)
         horses, stopped = _freeze(here)
         wait_until(lambda: _free(here), 30)
-        for horse in horses:
-            os.kill(horse, signal.SIGCONT)
+        _wake(horses)
         here.wait_over(emailer_id)
         here.audit(emailer_id, CONNECTIONS * stopped)
 
@@ -162,9 +162,14 @@ def _freeze(here: World) -> tuple[list[int], int]:
                     connection.exec_driver_sql("SELECT id FROM slices FOR UPDATE NOWAIT")
             return horses, stopped
         except (sqlite3.OperationalError, OperationalError):
-            for horse in horses:
-                os.kill(horse, signal.SIGCONT)
+            _wake(horses)
             time.sleep(0.02)
+
+
+def _wake(horses: list[int]) -> None:
+    for horse in horses:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(horse, signal.SIGCONT)
 
 
 def _free(here: World) -> bool:

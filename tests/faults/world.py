@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sqlalchemy import Engine, bindparam, create_engine, insert, literal, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs import config
+from mcs.gateways import lifeline
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import BatchContact, Campaign, Contact, UtcDateTime, configure_engine
 from tests.conftest import wait_until
@@ -74,8 +76,9 @@ class World:
         os.replace(draft, self.folder / "rules")
 
     def sink(self) -> None:
-        self._start("sink", "-m", "tests.faults.sink", str(self.folder), str(self.port))
-        wait_until(lambda: (self.folder / "accepted").exists())
+        place = (str(self.folder), str(self.port))
+        self._run("sink", {}, "-m", "tests.faults.sink", *place)
+        wait_until(lambda: (self.folder / "accepted").exists(), 60)
 
     def worker(self, name: str = "worker") -> None:
         self._start(name, "worker.py")
@@ -99,18 +102,23 @@ class World:
             self.worker(f"worker-{number}")
         for number in range(clocks):
             self.clock(f"clock-{number}")
-        wait_until(lambda: self.queue.health().workers >= workers, 60)
+        wait_until(lambda: self.queue.health().workers >= workers, 120)
         return self
 
     def _start(self, name: str, *arguments: str) -> None:
+        self._run(name, self.given, *arguments)
+
+    def _run(self, name: str, environ: dict[str, str], *arguments: str) -> None:
         with open(self.folder / "log", "a") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=config.ROOT,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.given},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
                 start_new_session=True,
+                # A run that is broken off leaves nobody behind.
+                preexec_fn=partial(lifeline.end_with_parent, os.getpid(), signal.SIGKILL),
             )
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
