@@ -119,12 +119,15 @@ class World:
 
     def kill_horses(self, number: signal.Signals = signal.SIGKILL) -> int:
         """Signal every horse; how many there were."""
-        horses = self.horses()
-        for horse in horses:
-            with open(self.folder / "kills", "a") as kills:
-                kills.write(f"{time.time()} {horse} {number.name}\n")
-            os.kill(horse, number)
-        return len(horses)
+        hit = 0
+        for horse in self.horses():
+            # One whose job has ended meanwhile is gone by itself.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(horse, number)
+                hit += 1
+                with open(self.folder / "kills", "a") as kills:
+                    kills.write(f"{time.time()} {horse} {number.name}\n")
+        return hit
 
     def end(self) -> None:
         """Leave nothing behind; a second time does nothing."""
