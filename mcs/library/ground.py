@@ -44,9 +44,6 @@ class Ground:
         self._schema = options.get("schema")
         self._engine = make_engine(options)
         self._sessions = sessionmaker(self._engine)
-        # How many write side by side: SQLite lets one, and MySQL's locks make two wait for each
-        # other.
-        self._hands = 2 if self._engine.dialect.name == "postgresql" else 1
         self._given = Surroundings(
             self._sessions,
             self._callbacks,

@@ -110,9 +110,10 @@ class Schedules(Ground):
     def _enrol_many(self, campaign_id: int, subjects: Iterator[Subject]) -> Counter[str]:
         """Chunk by chunk, two at a time where the database writes two at a time."""
         did, under_way = Counter[str](), deque[Future[Counter[str]]]()
-        with ThreadPoolExecutor(self._hands, "mcs-enrol") as pool:
+        hands = 2 if self._engine.dialect.name == "postgresql" else 1
+        with ThreadPoolExecutor(hands, "mcs-enrol") as pool:
             while chunk := list(islice(subjects, schedules.CHUNK)):
-                if len(under_way) == self._hands:
+                if len(under_way) == hands:
                     did += under_way.popleft().result()
                 under_way.append(pool.submit(self._enrol_chunk, campaign_id, chunk))
             for each in under_way:

@@ -32,7 +32,7 @@ class Workers(Ground):
         numbers = self._numbers(campaign_ids)
         with self._lock:
             self._last_worker += 1
-            runner = Runner(self._given, concurrency, poll_ms / 1000, numbers, hands=self._hands)
+            runner = Runner(self._given, concurrency, poll_ms / 1000, numbers)
             named = None if campaign_ids is None else tuple(campaign_ids)
             worker = Worker(self._last_worker, concurrency, poll_ms, named, runner)
             self._workers[worker.id] = worker

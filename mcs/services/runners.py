@@ -29,7 +29,7 @@ PAUSE_SECONDS = 0.5
 RENEWALS = 3
 # Of an error: its beginning and its end. MySQL keeps 65,535 bytes of a text.
 LONGEST_ERROR = 16_000
-# A callback that takes longer than this does not keep those behind it waiting.
+# Those who stand in line behind callbacks that take longer than this get help.
 BRISK_SECONDS = 0.005
 
 
@@ -64,61 +64,11 @@ def run_due(given: Surroundings, campaign_ids: Collection[int] | None = None) ->
 
 
 class Runner:
-    """``hands`` that claim side by side and share ``concurrency``: while one of them waits for the
-    database, another computes. Where only one can write at a time, one is as good.
-
-    It sleeps until the next action is due, until ``wake``, or ``poll`` seconds at most.
-    """
-
-    def __init__(
-        self,
-        given: Surroundings,
-        concurrency: int,
-        poll: float,
-        campaign_ids: Sequence[int] | None = None,
-        *,
-        hands: int = 1,
-    ) -> None:
-        hands = min(hands, concurrency)
-        shares = [(concurrency + number) // hands for number in range(hands)]
-        self._hands = [_Hand(given, share, poll, campaign_ids) for share in shares]
-
-    @property
-    def running(self) -> bool:
-        return any(hand.running for hand in self._hands)
-
-    @property
-    def busy(self) -> int:
-        return sum(hand.busy for hand in self._hands)
-
-    def start(self) -> None:
-        """Begin to claim; nothing where it does already."""
-        for hand in self._hands:
-            hand.start()
-
-    def wake(self) -> None:
-        """Look again now: something was scheduled."""
-        for hand in self._hands:
-            hand.wake()
-
-    def ask_to_stop(self) -> None:
-        """Claim nothing more."""
-        for hand in self._hands:
-            hand.ask_to_stop()
-
-    def stop(self) -> None:
-        """Claim nothing more, and wait until what is running has ended and is recorded."""
-        self.ask_to_stop()
-        for hand in self._hands:
-            hand.join()
-
-
-class _Hand:
     """A thread that claims and records, and up to ``concurrency`` threads that run callbacks.
 
-    What is claimed stands in one line, which one thread works off; as soon as a callback takes its
-    time, each of those behind it gets a thread of its own. So a thread costs nothing where
-    callbacks are brisk, and ``concurrency`` of them wait side by side where they are not.
+    What is claimed stands in one line, which one thread works off; as long as it is not empty, more
+    and more come to help. So a thread costs nothing where callbacks are brisk, and ``concurrency``
+    of them wait side by side where they are not.
 
     It sleeps until the next action is due, until ``wake``, or ``poll`` seconds at most.
     """
@@ -166,8 +116,9 @@ class _Hand:
         self._stopping.set()
         self._bell.set()
 
-    def join(self) -> None:
-        """Wait until what is running has ended and is recorded."""
+    def stop(self) -> None:
+        """Claim nothing more, and wait until what is running has ended and is recorded."""
+        self.ask_to_stop()
         if self._thread is not None:
             self._thread.join()
 
@@ -210,10 +161,14 @@ class _Hand:
     def _dispatch(self, pool: ThreadPoolExecutor, calls: list[tuple[Claimed, Call]]) -> None:
         self._flying.update((one.id, one) for one, _ in calls)
         self._line.extend(calls)
-        pool.submit(self._work)
-        self._bell.wait(BRISK_SECONDS)
-        for _ in range(len(self._line)):
-            pool.submit(self._work)
+        helpers, waiting = 1, len(calls)
+        while waiting:
+            for _ in range(min(helpers, waiting)):
+                pool.submit(self._work)
+            self._bell.wait(BRISK_SECONDS)
+            # Twice as many each time: on a busy machine, any callback seems to take long.
+            waiting = len(self._line) if helpers < waiting else 0
+            helpers *= 2
 
     def _work(self) -> None:
         """Call what stands in the line until it is empty, and say so."""
@@ -228,7 +183,8 @@ class _Hand:
                 self._bell.set()
             self._ended.append(_call(self._given, one, call))
             untold = True
-        self._bell.set()
+        if untold:
+            self._bell.set()
 
     def _landed(self) -> list[Ended]:
         self._bell.clear()
