@@ -48,7 +48,7 @@ class _Wish:
 class Recorder:
     """Writes for one lane.
 
-    ``meanwhile`` is called when a commit has been sent off, and the lane has nothing to do.
+    ``meanwhile`` is called when a commit has been sent off and the lane has nothing to do.
     """
 
     def __init__(
@@ -102,9 +102,8 @@ class Recorder:
         self._let_go()
 
     async def _write_down(self) -> None:
-        while await self._wanted.wait() and (self._wishes or not self._closing):
+        while await self._anything():
             await self._gather()
-            self._wanted.clear()
             wishes, self._wishes = self._wishes, []
             try:
                 started = await self._commit(wishes)
@@ -118,6 +117,13 @@ class Recorder:
             for wish in wishes:
                 if not wish.answer.done():  # A lane that is ending cancels who waits.
                     wish.answer.set_result(wish.start is None or wish.start.due.id in started)
+
+    async def _anything(self) -> bool:
+        """Wait for a wish; False when there will be none any more."""
+        while not self._wishes and not self._closing:
+            self._wanted.clear()
+            await self._wanted.wait()
+        return bool(self._wishes)
 
     async def _gather(self) -> None:
         """Let the connections whose replies are about to arrive say their wish first.
@@ -166,7 +172,8 @@ class Recorder:
         if self._writer is None:
             self._writer = await self._on_thread(partial(open_writer, self._engine))
         now = self._now()
-        self._loop.call_soon(self._meanwhile)
+        if self._writer.waits:
+            self._loop.call_soon(self._meanwhile)
         started, lost = await self._writer.advance(now, now + self._lease, steps)
         if lost:
             await self._on_thread(partial(self._settle_late, now, lost))

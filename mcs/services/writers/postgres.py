@@ -15,12 +15,16 @@ from sqlalchemy.exc import OperationalError
 from mcs.services.deliveries import Step
 from mcs.services.writers.writer import Written, counts, told
 
+_HOLD, _TAKE = b"mcs_hold", b"mcs_take"
+
 
 class PostgresWriter:
     """Two statements a step, all sent at once: what lies before a pipeline's end is one commit.
 
     It speaks libpq without a thread, so that the lane goes on while the server commits.
     """
+
+    waits = True
 
     def __init__(self, engine: Engine) -> None:
         pooled = engine.raw_connection()
@@ -31,8 +35,8 @@ class PostgresWriter:
         self._connection = connection
         self._libpq = connection.pgconn
         with _passing_errors():
-            for name, statement in _STATEMENTS.items():
-                _sound(self._libpq.prepare(name, statement))
+            _sound(self._libpq.prepare(_HOLD, HOLD.encode()))
+            _sound(self._libpq.prepare(_TAKE, TAKE.encode()))
             self._libpq.nonblocking = 1
             self._libpq.enter_pipeline_mode()
 
@@ -141,33 +145,31 @@ def _array(ids: Iterable[int]) -> str:
 
 _SOUND = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.PIPELINE_SYNC)
 
-_HOLD, _TAKE = b"mcs_hold", b"mcs_take"
 _MOVED = ("sending", "sent", "failed", "in_doubt", "skipped")
-_STATEMENTS = {
-    # A statement of its own: the next one's snapshot is taken when the slice is locked, so that it
-    # sees what those who held the lock before have done to the deliveries.
-    _HOLD: (b"SELECT FROM slices WHERE id = $1 AND claim_token = $2 FOR NO KEY UPDATE"),
-    # The arrays too, of what is recorded: for a join with what a function returns alone, PostgreSQL
-    # reads all deliveries.
-    _TAKE: (
-        b"WITH held AS (SELECT id FROM slices WHERE id = $1 AND claim_token = $2),"
-        b" recorded AS (UPDATE deliveries SET state = told.value->>0, reason = told.value->>1,"
-        b" due_at = CAST(told.value->>2 AS timestamp) AT TIME ZONE 'UTC',"
-        b" sent_at = CAST(told.value->>3 AS timestamp) AT TIME ZONE 'UTC',"
-        b" reply_code = CAST(told.value->>4 AS integer), reply_text = told.value->>5"
-        b" FROM held, json_array_elements(CAST($8 AS json)) AS told"
-        b" WHERE deliveries.id = ANY(CAST($7 AS bigint[]))"
-        b" AND deliveries.id = CAST(told.value->>6 AS bigint)),"
-        b" started AS (UPDATE deliveries SET state = 'sending', started_at = $4,"
-        b" attempts = attempts + 1 FROM held"
-        b" WHERE deliveries.id = ANY(CAST($6 AS bigint[])) AND deliveries.state = 'pending'"
-        b" AND EXISTS (SELECT 1 FROM emailers WHERE id = $5 AND state = 'sending')"
-        b" RETURNING deliveries.id)"
-        b" UPDATE slices SET lease_until = $3,"
-        b" pending = pending - (SELECT count(*) FROM started),"
-        b" sending = sending + $9 + (SELECT count(*) FROM started),"
-        b" sent = sent + $10, failed = failed + $11,"
-        b" in_doubt = in_doubt + $12, skipped = skipped + $13"
-        b" FROM held WHERE slices.id = held.id RETURNING (SELECT json_agg(id) FROM started)"
-    ),
-}
+
+# A statement of its own: the next one's snapshot is taken when the slice is locked, so that it sees
+# what those who held the lock before have done to the deliveries.
+HOLD = "SELECT FROM slices WHERE id = $1 AND claim_token = $2 FOR NO KEY UPDATE"
+# The array of what is recorded, beside the answers: for a join with nothing but what a function
+# returns, PostgreSQL reads all deliveries.
+TAKE = (
+    "WITH held AS (SELECT id FROM slices WHERE id = $1 AND claim_token = $2),"
+    " recorded AS (UPDATE deliveries SET state = told.value->>0, reason = told.value->>1,"
+    " due_at = CAST(told.value->>2 AS timestamp) AT TIME ZONE 'UTC',"
+    " sent_at = CAST(told.value->>3 AS timestamp) AT TIME ZONE 'UTC',"
+    " reply_code = CAST(told.value->>4 AS integer), reply_text = told.value->>5"
+    " FROM held, json_array_elements(CAST($8 AS json)) AS told"
+    " WHERE deliveries.id = ANY(CAST($7 AS bigint[]))"
+    " AND deliveries.id = CAST(told.value->>6 AS bigint)),"
+    " started AS (UPDATE deliveries SET state = 'sending', started_at = $4,"
+    " attempts = attempts + 1 FROM held"
+    " WHERE deliveries.id = ANY(CAST($6 AS bigint[])) AND deliveries.state = 'pending'"
+    " AND EXISTS (SELECT 1 FROM emailers WHERE id = $5 AND state = 'sending')"
+    " RETURNING deliveries.id)"
+    " UPDATE slices SET lease_until = $3,"
+    " pending = pending - (SELECT count(*) FROM started),"
+    " sending = sending + $9 + (SELECT count(*) FROM started),"
+    " sent = sent + $10, failed = failed + $11, in_doubt = in_doubt + $12, skipped = skipped + $13"
+    " WHERE id = $1 AND EXISTS (SELECT FROM held)"
+    " RETURNING (SELECT json_agg(id) FROM started)"
+)

@@ -18,7 +18,12 @@ PATIENCE_MS = 1_000
 
 
 class SqliteWriter:
-    """One process at a time writes, so BEGIN IMMEDIATE is all the locking there is."""
+    """One process at a time writes, so BEGIN IMMEDIATE is all the locking there is.
+
+    A commit to a file takes less than handing it to a thread does, and waking up again.
+    """
+
+    waits = False
 
     def __init__(self, engine: Engine) -> None:
         pooled = engine.raw_connection()

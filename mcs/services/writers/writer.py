@@ -15,8 +15,10 @@ Written = tuple[set[int], list[Step]]
 class Writer(Protocol):
     """A connection of its own to the ledger. Raises SQLAlchemy's OperationalError.
 
-    After an error it is of no more use.
+    After an error it is of no more use. ``waits`` says whether others can run during a commit.
     """
+
+    waits: bool
 
     async def advance(self, now: datetime, until: datetime, steps: Sequence[Step]) -> Written:
         """Write plain steps in one commit, and renew their leases ``until`` then.
