@@ -305,6 +305,7 @@ def test_postgresql_finds_the_rows_of_a_commit_by_their_index(
         pytest.skip("its planner chooses otherwise")
     session.execute(text(_MANY_CONTACTS))
     session.execute(text(_MANY_DELIVERIES), {"emailer_id": emailer_id})
+    session.execute(text("ANALYZE deliveries, slices"))
     session.execute(text(f"PREPARE take AS {TAKE}"))
     session.execute(text("SET plan_cache_mode = force_generic_plan"))
     nobody = "1, 'token', now(), now(), 1, '{1}', '{2}', '[]', 0, 0, 0, 0, 0"
