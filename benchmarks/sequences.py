@@ -14,7 +14,8 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mcs.gateways import clock
 from mcs.library import Call, CampaignScheduler
 
+THREADS = (1, 4, 8)
 SUBJECTS = int(os.environ.get("SUBJECTS", "10000"))
 DEFS = [
     {"id": "action1", "callback": "nothing", "interval": "0days"},
@@ -52,13 +54,21 @@ def main(database: str, parts: list[str]) -> None:
 
 
 def single(fresh: Callable[..., CampaignScheduler]) -> None:
-    """One call for each subject."""
-    with fresh() as scheduler:
-        scheduler.upsert_campaign("c", action_defs=DEFS)
-        began = time.perf_counter()
-        for number in range(SUBJECTS):
-            scheduler.schedule("c", "contact", number)
-        _say("one by one", SUBJECTS / (time.perf_counter() - began), "subjects/s", ">= 1,000")
+    """One call for each subject: from one thread, and from several, whose commits share a sync."""
+    for threads in THREADS:
+        with fresh() as scheduler, ThreadPoolExecutor(threads) as pool:
+            scheduler.upsert_campaign("c", action_defs=DEFS)
+            began = time.perf_counter()
+            every = [range(first, SUBJECTS, threads) for first in range(threads)]
+            list(pool.map(lambda mine, to=scheduler: _one_by_one(to, mine), every))
+            taken = time.perf_counter() - began
+            name = "one by one" if threads == 1 else f"one by one, {threads} threads"
+            _say(name, SUBJECTS / taken, "subjects/s", ">= 1,000")
+
+
+def _one_by_one(scheduler: CampaignScheduler, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        scheduler.schedule("c", "contact", number)
 
 
 def bulk(fresh: Callable[..., CampaignScheduler]) -> None:

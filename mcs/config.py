@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 T = TypeVar("T")
 
@@ -265,9 +265,16 @@ def _host_and_port(text: str) -> str:
 
 
 def _zone(name: str) -> ZoneInfo:
-    if name not in available_timezones():
-        raise BadSetting(f"MCS_TIMEZONE={name} is not a time zone: use one such as Europe/Berlin")
-    return ZoneInfo(name)
+    # OSError: a folder of zones. The names of all would take 30 ms to read, in each process; that
+    # list is without the copies that count leap seconds ("right/") or do not ("posix/").
+    try:
+        if name.startswith(("right/", "posix/")):
+            raise ValueError(name)
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise BadSetting(
+            f"MCS_TIMEZONE={name} is not a time zone: use one such as Europe/Berlin"
+        ) from None
 
 
 def _keys(value: str) -> tuple[str, ...]:

@@ -1,27 +1,42 @@
 """``make test``: every check, each in a block of its own, on SQLite and on PostgreSQL.
 
-The last lines are pytest's own summaries. The exit code is 1 when any check failed; all run.
+All run side by side, since many stories wait more than they work; a block is shown once all before
+it are over. The last lines are pytest's own summaries. The exit code is 1 when any check failed.
 """
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-# Tested once: what no database has a part in.
-PURE = (
-    "tests/browser",
-    "tests/core",
-    "tests/gateways",
-    "tests/library/test_examples.py",
-    "tests/running",
-    "tests/test_config.py",
-)
+STATIC = {
+    "format": ["ruff", "format", "--check", "."],
+    "lint": ["ruff", "check", "."],
+    "types": ["mypy"],
+    "floors": ["lint-imports"],
+}
+# Tested once: what no database has a part in, and what tests/faults tells of PostgreSQL, too. The
+# hosts that a Procfile is for have PostgreSQL.
+LEFT_OUT = {
+    "sqlite": ("tests/flows/test_procfile.py",),
+    "postgres": (
+        "tests/browser",
+        "tests/core",
+        "tests/flows/test_interruptions.py",
+        "tests/gateways",
+        "tests/library/test_examples.py",
+        "tests/running",
+        "tests/test_config.py",
+    ),
+}
 MARIADB_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
 NO_BROWSER = """
 !!  NO CHROMIUM FOUND: the browser tests are SKIPPED, so this run proves nothing about the pages
@@ -34,64 +49,106 @@ NO_MARIADB = """
 """
 
 
+class Check:
+    """A command that runs from the beginning; what it says goes to a file."""
+
+    def __init__(self, name: str, command: list[str], environ: Mapping[str, str]) -> None:
+        self.name = name
+        self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115
+        self._began = time.monotonic()
+        # Opened anew: two who share a place in a file write where the other has read to.
+        with open(self._file.name, "ab") as said:
+            self._process = subprocess.Popen(
+                [str(BIN / command[0]), *command[1:]],
+                cwd=ROOT,
+                env=os.environ | environ,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+            )
+
+    def passed(self) -> bool:
+        return self._process.wait() == 0
+
+    def show(self) -> None:
+        """Its block, as it grows, until it ends."""
+        print(f"\n== {self.name} ".ljust(80, "="), flush=True)
+        running = True
+        while running:
+            running = self._process.poll() is None
+            sys.stdout.write(self._file.read().decode(errors="replace"))
+            sys.stdout.flush()
+            time.sleep(0.2 if running else 0)
+        print(f"({time.monotonic() - self._began:.0f} s)", flush=True)
+
+    def last_line(self) -> str:
+        lines = Path(self._file.name).read_text(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was said")
+
+    def end(self) -> None:
+        """Stop it, if it still runs."""
+        self._process.terminate()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
 def main() -> int:
     """Run all; 1 when any failed."""
-    failed = [
-        name
-        for name, command in (
-            ("format", ["ruff", "format", "--check", "."]),
-            ("lint", ["ruff", "check", "."]),
-            ("types", ["mypy"]),
-            ("floors", ["lint-imports"]),
-        )
-        if not _passes(name, command)
-    ]
-    summaries = []
-    for database, left_out in (("sqlite", ()), ("postgres", PURE)):
-        passed, summary = _tests(database, left_out)
-        summaries.append(f"{database}: {summary}")
-        if not passed:
-            failed.append(f"tests on {database}")
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
+    started: list[Check] = []
+    try:
+        return _run_all(started)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        for check in started:
+            check.end()
+
+
+def _run_all(started: list[Check]) -> int:
+    """``started`` gets each check as it begins."""
+    suites = []
+    for database in LEFT_OUT:
+        suites.append(suite(database))
+        started.append(suites[-1])
+    for name, command in STATIC.items():
+        started.append(Check(name, command, {}))
+        started[-1].show()
+    for check in suites:
+        check.show()
+    say_what_is_missing()
+    failed = [check.name for check in started if not check.passed()]
     if failed:
         print(f"\nFAILED: {', '.join(failed)}")
-    print("\n" + "\n".join(summaries), flush=True)
+    print("\n" + "\n".join(f"{check.name}: {check.last_line()}" for check in suites), flush=True)
     return 1 if failed else 0
 
 
-def _passes(name: str, command: list[str]) -> bool:
-    _heading(name)
-    done = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT, check=False)
-    return done.returncode == 0
-
-
-def _tests(database: str, left_out: tuple[str, ...]) -> tuple[bool, str]:
-    """Whether the suite passed on a database, and pytest's last line about it."""
-    _heading(f"tests on {database}")
-    # One more than there are cores: some stories wait for a minute to come.
-    processes = os.environ.get("MCS_TEST_PROCESSES", str((os.cpu_count() or 1) + 1))
-    command = [str(BIN / "pytest"), "-q", "-n", processes]
-    command += ["--dist", "loadgroup"]
-    command += [f"--ignore={path}" for path in left_out]
-    if not any(shutil.which(name) for name in CHROMIUM):
+def say_what_is_missing() -> None:
+    if not _has_chromium():
         print(NO_BROWSER, flush=True)
-        command += ["-m", "not browser"]
-    if database == "sqlite" and not shutil.which("mariadbd", path=MARIADB_PATH):
+    if not shutil.which("mariadbd", path=MARIADB_PATH):
         print(NO_MARIADB, flush=True)
-    environ = os.environ | {"MCS_TEST_DATABASE": database, "PYTHONUNBUFFERED": "1"}
-    began, last = time.monotonic(), "pytest said nothing"
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as tests:
-        assert tests.stdout is not None
-        for line in tests.stdout:
-            print(line, end="", flush=True)
-            last = line.strip() or last
-    print(f"({time.monotonic() - began:.0f} s)", flush=True)
-    return tests.returncode == 0, last
 
 
-def _heading(name: str) -> None:
-    print(f"\n== {name} ".ljust(80, "="), flush=True)
+def suite(database: str) -> Check:
+    """The tests on a database, by as many processes as there are cores, or MCS_TEST_PROCESSES."""
+    processes = os.environ.get("MCS_TEST_PROCESSES", str(os.cpu_count() or 1))
+    command = ["pytest", "-q", "-n", processes, "--dist", "loadgroup"]
+    command += [f"--ignore={path}" for path in LEFT_OUT[database]]
+    if not _has_chromium():
+        command += ["-m", "not browser"]
+    environ = {
+        "MCS_TEST_DATABASE": database,
+        "MCS_TEST_PICTURES": "no",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return Check(f"tests on {database}", command, environ)
+
+
+def _has_chromium() -> bool:
+    return any(shutil.which(name) for name in CHROMIUM)
 
 
 if __name__ == "__main__":

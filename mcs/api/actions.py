@@ -9,7 +9,7 @@ from mcs.api.operations import PAGING, Answer, Asked, Operation, instant
 from mcs.api.problems import Problem, invalid, of_parameter
 from mcs.core.sequences import read_action_id
 from mcs.core.states import ACTION_STATES
-from mcs.services import actions, campaigns, search
+from mcs.services import actions, campaigns, failures, search
 from mcs.services.actions import Found
 
 _MOMENT = {"type": "string", "format": "date-time"}
@@ -32,7 +32,7 @@ def read(asked: Asked, action_id: int) -> Answer:
 
 
 def retry(asked: Asked, action_id: int) -> Answer:
-    if not actions.retry(asked.session, asked.now, action_id):
+    if not failures.retry_one(asked.session, asked.now, action_id):
         state = search.action(asked.session, action_id).action.state
         said = f"It is {state}: only a failed action is tried again."
         if state == "failed":

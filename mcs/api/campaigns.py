@@ -10,7 +10,7 @@ from mcs.api.problems import at, invalid
 from mcs.models import Campaign
 from mcs.services import campaigns, search
 from mcs.services.campaigns import Fields, RefusedCampaign, TakenKey
-from mcs.services.unknown import Unknown
+from mcs.services.unknown import Unknown, find_campaign
 
 DAYS = ("start_date", "end_date")
 NEEDED = ("name", *DAYS, "timezone")
@@ -44,14 +44,14 @@ def upsert(asked: Asked, campaign: str) -> Answer:
     given = _fields(asked.body)
     active = asked.body.get("active")
     campaigns.change(asked.session, asked.now, asked.queue, campaign_id, given, active, None)
-    return Answer(shown(asked, campaigns.find(asked.session, campaign_id)))
+    return Answer(shown(asked, find_campaign(asked.session, campaign_id)))
 
 
 def _switch(verb: Callable[..., None]) -> Callable[..., Answer]:
     def switched(asked: Asked, campaign: str) -> Answer:
         campaign_id = campaigns.known_as(asked.session, campaign).id
         verb(asked.session, asked.now, asked.queue, campaign_id, None)
-        return Answer(shown(asked, campaigns.find(asked.session, campaign_id)))
+        return Answer(shown(asked, find_campaign(asked.session, campaign_id)))
 
     return switched
 
@@ -86,13 +86,15 @@ def _create(asked: Asked, key: str | None, body: Mapping[str, Any]) -> Answer:
     fields = Fields(**({"description": ""} | _fields(body)))
     active = body.get("active", True)
     try:
-        made = campaigns.create(asked.session, asked.now, fields, None, key=key, active=active)
+        made = campaigns.create(
+            asked.session, asked.now, fields, None, key=key, active=active, uid=asked.mark
+        )
     except RefusedCampaign as refusal:
         # The key is a part of the address there.
         if set(refusal.reasons) == {"key"} and "key" not in body:
             raise Unknown(f"campaign {key}: {refusal.reasons['key']}") from None
         raise
-    campaign = campaigns.find(asked.session, made)
+    campaign = find_campaign(asked.session, made)
     return Answer(shown(asked, campaign), 201, f"{PREFIX}/campaigns/{made}")
 
 

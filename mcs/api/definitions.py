@@ -1,6 +1,7 @@
 """The steps of a campaign's sequence over HTTP."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from flask import current_app
 
@@ -8,9 +9,9 @@ from mcs.api.access import MANAGE, READ
 from mcs.api.operations import Answer, Asked, Operation
 from mcs.api.problems import at, invalid
 from mcs.core.sequences import PAST_SKIP, BadDefinition
-from mcs.services import campaigns, definitions, sequences, written_steps
+from mcs.services import callbacks, campaigns, definitions, sequences, written_steps
 from mcs.services.definitions import Step
-from mcs.services.schedules import Tally
+from mcs.services.tallies import Tally
 from mcs.services.written_steps import BadActionDef
 
 
@@ -25,8 +26,8 @@ def save(asked: Asked, campaign: str) -> Answer:
     dry = asked.query.get("dry_run", False)
     try:
         steps = written_steps.read(asked.body["action_defs"])
-        known = definitions.steps_of(asked.session, campaign_id)
-        steps = written_steps.with_known_secrets(steps, known)
+        before = definitions.steps_of(asked.session, campaign_id)
+        steps = callbacks.with_known_secrets(steps, before, _known())
         tally = _save(asked, campaign_id, steps, dry)
     except BadActionDef as error:
         raise invalid(at(["action_defs", *error.path], error.reason)) from None
@@ -37,15 +38,20 @@ def save(asked: Asked, campaign: str) -> Answer:
 
 def _save(asked: Asked, campaign_id: int, steps: list[Step], dry: bool) -> Tally:
     verb = sequences.preview if dry else sequences.define
-    past, known = asked.body.get("past", PAST_SKIP), current_app.extensions["callbacks"]
+    past = asked.body.get("past", PAST_SKIP)
     try:
-        return verb(asked.session, asked.now, campaign_id, steps, past, known=known)
+        return verb(asked.session, asked.now, campaign_id, steps, past, known=_known())
     except BadDefinition as error:
         raise written_steps.located(steps, error) from None
 
 
 def _shown(steps: list[Step]) -> list[dict[str, Any]]:
-    return [written_steps.written(written_steps.without_secrets(step)) for step in steps]
+    return [written_steps.written(callbacks.without_secrets(step, _known())) for step in steps]
+
+
+def _known() -> Mapping[str, Any]:
+    """The callbacks that a step may use, by id."""
+    return cast(Mapping[str, Any], current_app.extensions["callbacks"])
 
 
 def _consequences(tally: Tally) -> dict[str, Any]:

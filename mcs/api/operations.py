@@ -21,7 +21,7 @@ from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.gateways.jobqueue import JobQueue
 from mcs.services import answers
-from mcs.services.answers import BeingAnswered, Key, OtherRequest
+from mcs.services.answers import BeingAnswered, Key, OtherRequest, Turn
 from mcs.services.api_tokens import Admitted
 from mcs.services.paging import Page
 
@@ -79,7 +79,17 @@ class Asked:
     token: Admitted
     query: Mapping[str, Any]
     body: Any
-    since: datetime | None = None
+    turn: Turn | None = None
+
+    @property
+    def since(self) -> datetime | None:
+        """When this was first asked, with its Idempotency-Key."""
+        return self.turn.since if self.turn else None
+
+    @property
+    def mark(self) -> str | None:
+        """What is the same for who asks this again, with its Idempotency-Key."""
+        return self.turn.mark if self.turn else None
 
     @property
     def settings(self) -> Settings:
@@ -187,7 +197,7 @@ def _once(operation: Operation, asked: Asked, key: Key, path: Mapping[str, Any])
         response = _response(known.status, known.location, known.body)
         response.headers["Idempotent-Replayed"] = "true"
         return response
-    again = Asked(asked.session, asked.now, asked.token, asked.query, asked.body, known.since)
+    again = Asked(asked.session, asked.now, asked.token, asked.query, asked.body, known)
     try:
         answer = operation.verb(again, **path)
     except Exception:

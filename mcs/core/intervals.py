@@ -121,6 +121,11 @@ class Interval:
         moved = Span(self.offset.low + by, self.offset.high + by)
         return Interval(moved, self.window, self.days, self.excluded)
 
+    @property
+    def limited(self) -> bool:
+        """Whether there are days on which it does not fall."""
+        return bool(self.excluded) or self.days != EVERY_DAY
+
     def allows(self, day: date) -> bool:
         return day.weekday() in self.days and day not in self.excluded
 
@@ -210,6 +215,8 @@ def add(duration: Duration, start: datetime, zone: ZoneInfo) -> datetime:
 
 def _without_time(interval: Interval, start: datetime, zone: ZoneInfo, seed: Seed) -> datetime:
     reached, _ = _reached(interval.offset, start, zone, seed)
+    if not interval.limited:
+        return reached
     shown = local(reached, zone)
     if interval.allows(shown.date()):
         return reached
@@ -218,9 +225,11 @@ def _without_time(interval: Interval, start: datetime, zone: ZoneInfo, seed: See
 
 def _reached(span: Span, start: datetime, zone: ZoneInfo, seed: Seed) -> tuple[datetime, datetime]:
     """The drawn moment without regard to a time of day, and the earliest that a time may be."""
-    low, high = add(span.low, start, zone), add(span.high, start, zone)
+    low, elapsed = add(span.low, start, zone), span.low.seconds
+    if not span.drawn:
+        return low, start + timedelta(seconds=elapsed)
+    high = add(span.high, start, zone)
     drawn = _drawn_second(low, high, seed, "offset")
-    elapsed = span.low.seconds
     if (span.low.months, span.low.days) == (span.high.months, span.high.days):
         elapsed += int((drawn - low).total_seconds())
     return drawn, start + timedelta(seconds=elapsed)
@@ -285,7 +294,9 @@ def _moment_on(day: date, window: Window, zone: ZoneInfo, seed: Seed) -> datetim
     return _drawn_second(opens, _at(day, window.closes, zone), seed, "time")
 
 
+@lru_cache(maxsize=4096)
 def _at(day: date, seconds: int, zone: ZoneInfo) -> datetime:
+    """Thousands who begin on the same day have it in common."""
     days, seconds = divmod(seconds, 86400)
     wall = wall_time(seconds // 3600, seconds // 60 % 60, seconds % 60)
     return instant(day + timedelta(days=days), wall, zone)

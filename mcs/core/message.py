@@ -119,6 +119,8 @@ class Composer:
         try:
             self._subject_tree = language.parse(template.subject)
             self._content = language.parse(template.content)
+            self._subject_choices = tree.choices(self._subject_tree)
+            self._choices = tree.choices(self._content)
         except BadContent as error:
             raise BadTemplate(error.reason) from error
         self._headers = _Headers(template)
@@ -126,7 +128,7 @@ class Composer:
         self._subject_along = lru_cache(VARIANTS_KEPT)(partial(tree.follow, self._subject_tree))
         self._variant = lru_cache(VARIANTS_KEPT)(self._prepared)
         try:
-            self._variant(tree.path(self._content, {}))
+            self._variant(tree.path(self._choices, {}))
         except CannotCompose as error:
             raise BadTemplate(error.reason) from error
 
@@ -152,14 +154,14 @@ class Composer:
         values = _values(person)
         address, needs_smtputf8 = _address(person)
         headers = self._headers.write(person, address, self._subject(values), self._written(date))
-        body = self._variant(tree.path(self._content, values)).write(values)
+        body = self._variant(tree.path(self._choices, values)).write(values)
         data = b"".join([*headers, *body])
         if len(data) > MESSAGE_LIMIT:
             raise CannotCompose("The message would be too large with this contact's values.")
         return Message(self._headers.envelope_from, address, data, needs_smtputf8)
 
     def _subject(self, values: Values) -> str:
-        pieces = self._subject_along(tree.path(self._subject_tree, values))
+        pieces = self._subject_along(tree.path(self._subject_choices, values))
         return "".join([piece if isinstance(piece, str) else piece.of(values) for piece in pieces])
 
     def _written(self, date: datetime) -> bytes:

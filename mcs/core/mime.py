@@ -63,14 +63,12 @@ def literal(text: str) -> bytes:
 
 def spliced(value: str) -> bytes:
     """What ``literal`` makes of a contact's value, faster for a plain one."""
-    if _PLAIN.fullmatch(value):
-        return value.encode("ascii") + SOFT_BREAK
-    return literal(value)
+    return plain(value) or literal(value)
 
 
-def is_plain(value: str) -> bool:
-    """Whether the value reads the same in text, html and quoted-printable."""
-    return _PLAIN.fullmatch(value) is not None
+def plain(value: str) -> bytes | None:
+    """The same for a value that reads alike in text and in html; None for any other."""
+    return value.encode("ascii") + SOFT_BREAK if _PLAIN.fullmatch(value) else None
 
 
 def body_text(text: str) -> str:
@@ -87,7 +85,9 @@ def header_text(text: str) -> str:
     # What Python calls printable has neither control characters nor bidi controls.
     if not text.isprintable():
         text = _BIDI.sub("", _HEADER_CONTROLS.sub(" ", text))
-    return _SPACES.sub(" ", text).strip(" ")
+    if "  " in text:
+        text = _SPACES.sub(" ", text)
+    return text.strip(" ")
 
 
 def unstructured(name: str, text: str) -> bytes:
@@ -110,7 +110,8 @@ def mailbox(name: str, display: str, address: str) -> bytes:
 def wire_address(email: str) -> tuple[str, bool]:
     """The address with its domain as A-label, and whether it needs SMTPUTF8. Raises BadAddress."""
     if _PLAIN_ADDRESS.fullmatch(email):
-        _refuse_lengths(email)
+        if len(email) > 64:
+            _refuse_lengths(email)
         return email, False
     local, at, domain = email.rpartition("@")
     if not at or _HEADER_CONTROLS.search(email) or _BIDI.search(email):

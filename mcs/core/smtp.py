@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 LONGEST_REPLY = 64 * 1024
@@ -49,24 +50,25 @@ class ReplyReader:
             raise BadReply("the server's reply has no end")
         replies = []
         for line in lines:
-            reply = self._take(line.rstrip(b"\r"))
-            if reply is not None:
-                replies.append(reply)
+            code, text, is_last = _read(line)
+            self._lines.append(text)
+            if is_last:
+                replies.append(Reply(code, tuple(self._lines)))
+                self._lines = []
         return replies
 
-    def _take(self, line: bytes) -> Reply | None:
-        found = _LINE.match(line)
-        if found is None:
-            raise BadReply(f"the server said {line[:80]!r}, which is no SMTP reply")
-        code, separator, text = found.groups()
-        # A NUL would be refused by the database, and with it the whole record of the answer.
-        said = (text or b"").decode("utf-8", "replace")
-        self._lines.append(said if said.isprintable() else _CONTROL.sub(" ", said))
-        if separator == b"-":
-            return None
-        reply = Reply(int(code), tuple(self._lines))
-        self._lines = []
-        return reply
+
+# A server says mostly the same few words.
+@lru_cache(maxsize=64)
+def _read(line: bytes) -> tuple[int, str, bool]:
+    """A line's code and text, and whether it is the last of its reply. Raises BadReply."""
+    found = _LINE.match(line.rstrip(b"\r"))
+    if found is None:
+        raise BadReply(f"the server said {line[:80]!r}, which is no SMTP reply")
+    code, separator, text = found.groups()
+    # A NUL would be refused by the database, and with it the whole record of the answer.
+    said = (text or b"").decode("utf-8", "replace")
+    return int(code), said if said.isprintable() else _CONTROL.sub(" ", said), separator != b"-"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,20 +6,18 @@ HMAC-derived key. They never expire: law and providers expect an old message's l
 
 import hashlib
 import hmac
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
+from typing import NamedTuple
 
 from itsdangerous import BadData, URLSafeSerializer
 from itsdangerous.encoding import base64_encode
 
 UNSUBSCRIBE = "mcs.unsubscribe"
 RESUBSCRIBE = "mcs.resubscribe"
-_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
-@dataclass(frozen=True)
-class Recipient:
+class Recipient(NamedTuple):
     """Whom a link speaks of, by the opaque uids: no address, no internal id."""
 
     contact_uid: str
@@ -41,9 +39,9 @@ class Signer:
 
     def sign(self, recipient: Recipient) -> str:
         # What the serializer's dumps() makes, but for deriving the key, and trying to compress,
-        # anew for each message: 7 us instead of 21.
-        said = _JSON.encode([recipient.contact_uid, recipient.campaign_uid])
-        payload = base64_encode(said)
+        # anew for each message.
+        said = ",".join(map(encode_basestring_ascii, recipient))
+        payload = base64_encode(f"[{said}]")
         keyed = self._keyed.copy()
         keyed.update(payload)
         signature = base64_encode(keyed.digest())

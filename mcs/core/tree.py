@@ -92,6 +92,11 @@ def is_blank(tree: Nodes) -> bool:
     )
 
 
+def choices(tree: Nodes) -> Nodes:
+    """The outer choices alone: all that ``path`` looks at, once per message."""
+    return tuple(node for node in tree if isinstance(node, Choice))
+
+
 def path(tree: Nodes, values: Values) -> Path:
     """Which branch each choice on the way takes for these values; -1 for none."""
     taken: list[int] = []

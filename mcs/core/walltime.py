@@ -12,7 +12,7 @@ def instant(day: date, at: time, zone: ZoneInfo) -> datetime:
     """
     wall = datetime.combine(day, at.replace(fold=0), tzinfo=zone)
     found = wall.astimezone(UTC)
-    if exists(day, at, zone):
+    if _shows(found, wall, zone):
         return found
     return _end_of_gap(wall.replace(fold=1).astimezone(UTC), found, zone)
 
@@ -20,13 +20,16 @@ def instant(day: date, at: time, zone: ZoneInfo) -> datetime:
 def exists(day: date, at: time, zone: ZoneInfo) -> bool:
     """Whether the clocks of ``zone`` ever show ``at`` on ``day``."""
     wall = datetime.combine(day, at.replace(fold=0), tzinfo=zone)
-    shown = wall.astimezone(UTC).astimezone(zone)
-    return shown.replace(tzinfo=None) == wall.replace(tzinfo=None)
+    return _shows(wall.astimezone(UTC), wall, zone)
 
 
 def local(moment: datetime, zone: ZoneInfo) -> datetime:
     """The same instant as the clocks of ``zone`` show it."""
     return moment.astimezone(zone)
+
+
+def _shows(moment: datetime, wall: datetime, zone: ZoneInfo) -> bool:
+    return moment.astimezone(zone).replace(tzinfo=None) == wall.replace(tzinfo=None)
 
 
 def _end_of_gap(before: datetime, after: datetime, zone: ZoneInfo) -> datetime:

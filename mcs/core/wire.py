@@ -1,18 +1,21 @@
 """Both bodies of a message as ready bytes, with places where a contact's values are spliced in."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from html import escape
+from typing import TypeAlias
 from urllib.parse import quote
 
 from mcs.core import mime
 from mcs.core.bodies import Bodies, Hole, Place
-from mcs.core.tree import Values
+from mcs.core.tree import Field, Values
 
 # Quoted-printable never writes "=_", so no body can contain it.
 BOUNDARY = b"=_part"
 CONTENT_TYPE = b'Content-Type: multipart/alternative; boundary="' + BOUNDARY + b'"\r\n'
+
+_Written: TypeAlias = Callable[[str], bytes]
 
 _SAFE_URL = re.compile(r"(?:https?://|mailto:)[^\s<>\"\x00-\x1f\x7f]+", re.IGNORECASE)
 
@@ -22,29 +25,44 @@ class WireBody:
 
     def __init__(self, parts: Bodies) -> None:
         self._ready: list[bytes] = []
-        self._holes: dict[Hole, list[int]] = {}
+        holes: dict[Field, dict[Place, list[int]]] = {}
         for kind, pieces in (("plain", parts.text), ("html", parts.html)):
             self._ready.append(_part_start(kind))
             for piece in pieces:
                 if isinstance(piece, Hole):
-                    self._holes.setdefault(piece, []).append(len(self._ready))
+                    places = holes.setdefault(piece.field, {})
+                    places.setdefault(piece.place, []).append(len(self._ready))
                     self._ready.append(b"")
                 else:
                     self._ready.append(mime.literal(piece))
         self._ready.append(b"\r\n--" + BOUNDARY + b"--\r\n")
         self._filling = [
-            (hole.field.of, _WRITTEN[hole.place], places) for hole, places in self._holes.items()
+            (field.of, _writers(_AS_WORDS, places), _writers(_AS_URLS, places))
+            for field, places in holes.items()
         ]
 
     def write(self, values: Values) -> list[bytes]:
         body = self._ready.copy()
-        for value_of, written, places in self._filling:
+        for value_of, words, urls in self._filling:
             value = value_of(values)
             if value:
-                encoded = written(value)
-                for place in places:
-                    body[place] = encoded
+                plain = mime.plain(value)
+                for written, places in words:
+                    encoded = plain or written(value)
+                    for place in places:
+                        body[place] = encoded
+                for written, places in urls:
+                    encoded = written(value)
+                    for place in places:
+                        body[place] = encoded
         return body
+
+
+def _writers(
+    known: Mapping[Place, _Written], places: Mapping[Place, list[int]]
+) -> list[tuple[_Written, list[int]]]:
+    """How a field is written where, at those of its places whose way is ``known``."""
+    return [(known[place], where) for place, where in places.items() if place in known]
 
 
 def _part_start(kind: str) -> bytes:
@@ -56,8 +74,6 @@ def _part_start(kind: str) -> bytes:
 
 
 def _html(value: str) -> bytes:
-    if mime.is_plain(value):
-        return mime.spliced(value)
     return mime.spliced(escape(mime.body_text(value)).replace("\n", "<br>\n"))
 
 
@@ -83,10 +99,13 @@ def _link(url: str) -> bytes:
     return mime.literal(url)
 
 
-_WRITTEN: dict[Place, Callable[[str], bytes]] = {
+# Where a plain value is written alike.
+_AS_WORDS: dict[Place, _Written] = {
     Place.TEXT: mime.spliced,
     Place.HTML: _html,
     Place.ATTRIBUTE: _attribute,
+}
+_AS_URLS: dict[Place, _Written] = {
     Place.URL_PART: _url_part,
     Place.TEXT_URL: _text_url,
     Place.HTML_URL: _html_url,

@@ -1,8 +1,10 @@
-"""The clock: the only place that asks what time it is."""
+"""The clock: the only place that asks what time it is, and which time zones there are."""
 
 import logging
 import time
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from zoneinfo import available_timezones
 
 # What two hosts that keep time may differ by, and what asking takes.
 TOLERATED = timedelta(seconds=2)
@@ -44,3 +46,9 @@ def go_by(theirs: datetime) -> None:
         log.warning("this host's clock is off by %s: going by the database's", off_by)
     else:
         log.info("this host's clock is right again")
+
+
+@cache
+def zones() -> frozenset[str]:
+    """The names of all time zones, as this host knew them when it was asked first."""
+    return frozenset(available_timezones())

@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
         return self._ended is None
 
     async def quit(self) -> None:
-        """Say goodbye, and close."""
+        """Say goodbye if there is anybody left, and close."""
         with contextlib.suppress(Disconnected):
             self.command("QUIT")
             await self.reply(QUIT_SECONDS)
@@ -139,6 +139,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close at once: what was sent of an unfinished message is void."""
+        self._end("closed")
         if self._transport is not None:
             self._transport.abort()
 

@@ -36,6 +36,8 @@ from mcs.gateways.jobqueue import (
 log = logging.getLogger(__name__)
 
 RECONNECT_SECONDS = (0.2, 0.5, 1, 2)
+# A lane makes much and leaves few cycles behind, for which Python would look every 700 objects.
+GARBAGE = (10_000, 20, 20)
 _DEQUEUE_MARGIN = 15  # RQ blocks for its worker_ttl less this,
 _SOCKET_MARGIN = 10  # and wants a socket that is patient for this much longer.
 
@@ -151,6 +153,7 @@ def work(queue: JobQueue, url: str, tls_verify: bool) -> None:
     logging.getLogger("rq.worker").addFilter(_not_about_redis)
     gc.collect()
     gc.freeze()  # What is imported by now stays shared with every horse.
+    gc.set_threshold(*GARBAGE)
     silence = HEARTBEAT_SECONDS + _SOCKET_MARGIN
     connection = connect(url, tls_verify, silence)
     drain.on_signals(signal.SIGTERM, signal.SIGINT)

@@ -13,6 +13,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.mysql import LONGTEXT
 from sqlalchemy.orm import Mapped, mapped_column
@@ -43,6 +44,13 @@ class Action(Base):
         CheckConstraint("occurrence > 0", name="occurrence"),
         # What is due is asked every second, oldest first.
         Index("ix_actions_state_due_at", "state", "due_at"),
+        # And whose lease has ended. (MySQL has no partial indexes: there it is a whole one.)
+        Index(
+            "ix_actions_lease_until",
+            "lease_until",
+            sqlite_where=text("lease_until IS NOT NULL"),
+            postgresql_where=text("lease_until IS NOT NULL"),
+        ),
         BINARY_ON_MYSQL,
     )
 

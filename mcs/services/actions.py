@@ -5,6 +5,7 @@ wanted the moment before its callback is called. A claim carries a token and a l
 holds the token can record nothing.
 """
 
+import json
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,11 +18,12 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    CursorResult,
     Integer,
     Select,
+    Text,
     and_,
     bindparam,
+    cast,
     func,
     or_,
     select,
@@ -38,7 +40,6 @@ from mcs.models.sql import among
 from mcs.services import definitions, schedules
 from mcs.services.definitions import Plan
 from mcs.services.transactions import writing
-from mcs.services.unknown import Unknown
 
 NO_SYNC: dict[str, Any] = {"synchronize_session": False}
 # A callback that kills its worker each time must come to an end.
@@ -115,7 +116,10 @@ def turn(
         _record(session, now, ended, die)
         if room <= 0 or not callbacks:
             return []
-        return _claim(session, now, lease, room, callbacks, campaign_ids)
+        claimed, over = _claim(session, now, lease, room, callbacks, campaign_ids)
+    for campaign_id, ids in over.items():
+        _close_over(session, now, campaign_id, ids)
+    return claimed
 
 
 def renew(session: Session, now: datetime, lease: timedelta, claimed: Iterable[Claimed]) -> None:
@@ -129,10 +133,24 @@ def renew(session: Session, now: datetime, lease: timedelta, claimed: Iterable[C
 
 def rescue(session: Session, now: datetime) -> int:
     """Give back the actions whose worker died: due at once. How many."""
+    # Only what is claimed has a lease, and there is an index of those.
+    dead = Action.lease_until < now
+    campaign_ids = session.scalars(
+        select(Schedule.campaign_id)
+        .join(Action, Action.schedule_id == Schedule.id)
+        .where(dead)
+        .distinct()
+    ).all()
+    if not campaign_ids:
+        session.rollback()
+        return 0
     with writing(session):
+        # Held before their actions are, as everybody does.
+        definitions.load_many(session, campaign_ids)
+        mine = select(Schedule.id).where(Schedule.campaign_id.in_(campaign_ids))
         rows = session.execute(
             select(Action.id, Action.attempts)
-            .where(Action.state == "processing", Action.lease_until < now)
+            .where(dead, Action.schedule_id.in_(mine))
             .with_for_update(skip_locked=True)
         ).all()
         _let_go(
@@ -209,32 +227,10 @@ def next_due(
         .limit(1)
     )
     lease = session.scalar(
-        select(func.min(Action.lease_until)).where(
-            Action.state == "processing", Action.lease_until.is_not(None)
-        )
+        select(func.min(Action.lease_until)).where(Action.lease_until.is_not(None))
     )
     session.rollback()
     return min((moment for moment in (due, lease) if moment is not None), default=None)
-
-
-def retry(session: Session, now: datetime, action_id: int) -> bool:
-    """Try a failed action again, at once, by a person's word; whether it was failed, and is still
-    wanted: its subject, step and campaign are there and switched on. Raises Unknown."""
-    with writing(session):
-        if session.scalar(select(Action.id).where(Action.id == action_id)) is None:
-            raise Unknown(f"action {action_id}")
-        moved = session.execute(
-            update(Action)
-            .where(
-                Action.id == action_id,
-                Action.state == "failed",
-                _CALLBACK.scalar_subquery().is_not(None),
-            )
-            .values(state="pending", due_at=now, ended_at=None, attempts=0)
-            .execution_options(**NO_SYNC)
-        )
-        assert isinstance(moved, CursorResult)
-        return moved.rowcount == 1
 
 
 def status(session: Session, now: datetime, campaign_ids: Collection[int] | None = None) -> Status:
@@ -284,19 +280,21 @@ def _claim(
     room: int,
     callbacks: Collection[str],
     campaign_ids: Collection[int] | None,
-) -> list[Claimed]:
+) -> tuple[list[Claimed], dict[int, list[int]]]:
+    """What is claimed, and what is not since its campaign is over: actions by campaign."""
     connection = session.connection()
     # Without row locks, the conditional update below sorts out who claims what.
     query = _claimable(connection.dialect.name == "postgresql", campaign_ids is not None)
     given = {"now": now, "room": room, "callbacks": list(callbacks), "campaigns": campaign_ids}
     rows = connection.execute(query, given).all()
-    over = [row.id for row in rows if now >= _ends(row.end_date, row.timezone)]
+    over: dict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        if now >= _ends(row.end_date, row.timezone):
+            over[row.campaign_id].append(row.id)
     if over:
-        _cancel(session, now, over, sequences.TOO_LATE)
-        _line_up(session, now, over, {row.key for row in rows if row.id in set(over)})
-        rows = [row for row in rows if row.id not in set(over)]
+        rows = [row for row in rows if row.campaign_id not in over]
     if not rows:
-        return []
+        return [], over
     token = secrets.token_urlsafe(12)
     given = {"ids": [row.id for row in rows], "drawn": token, "until": now + lease, "now": now}
     taken = connection.execute(_CLAIM, given)
@@ -304,7 +302,19 @@ def _claim(
         # Somebody else was quicker with some of them.
         ours = set(session.scalars(select(Action.id).where(Action.claim_token == token)))
         rows = [row for row in rows if row.id in ours]
-    return [_claimed(row, token) for row in rows]
+    return [_claimed(row, token) for row in rows], over
+
+
+def _close_over(session: Session, now: datetime, campaign_id: int, ids: Sequence[int]) -> None:
+    """Cancel actions that are due after their campaign's last day. Not in the commit that claims:
+    the campaign is held before its actions are."""
+    with writing(session):
+        plan = definitions.load(session, campaign_id)
+        if now < plan.calendar.ends:
+            return
+        _cancel(session, now, ids, sequences.TOO_LATE)
+        keys = set(session.scalars(select(Action.key).where(Action.id.in_(ids))))
+        _line_up(session, now, ids, keys)
 
 
 @lru_cache(maxsize=4)
@@ -348,6 +358,12 @@ def _runnable(
         Action.due_at.is_not(None),
         callback.scalar_subquery().in_(callbacks),
     )
+
+
+def wanted(campaign_id: int) -> ColumnElement[bool]:
+    """The condition for actions of a campaign that somebody still wants: subject, step and
+    campaign are there and switched on."""
+    return _CALLBACK.where(Campaign.id == campaign_id).scalar_subquery().is_not(None)
 
 
 _CALLBACK = (
@@ -407,7 +423,8 @@ _CLAIMABLE: Any = _wanted(
         Action.occurrence,
         ActionDefinition.repeat,
         ActionDefinition.callback,
-        ActionDefinition.config,
+        # As a text, most of which are empty: drivers take ten times as long to read JSON.
+        cast(ActionDefinition.config, Text),
         Action.attempts,
         ActionDefinition.max_attempts,
         Action.expected_at,
@@ -448,7 +465,7 @@ def _claimed(row: Any, token: str) -> Claimed:
         occurrence,
         sequences.action_id(key, occurrence, bool(repeat)),
         callback,
-        config,
+        {} if config == "{}" else json.loads(config),
         attempts + 1,
         max_attempts,
         expected_at,

@@ -3,11 +3,13 @@
 A key belongs to the token it came with. It is taken in a commit of its own before anything is done,
 and its answer is kept in another one after; an error lets the key go. Where a process died between
 the two, the key's lease ends, and who asks again is let through: the verbs themselves do nothing
-twice (``since`` is for the one that would, a restart).
+twice (``since`` and ``mark`` are for those that would: a restart, and a campaign without a key).
 """
 
+import base64
+import hashlib
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
@@ -49,10 +51,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Turn:
-    """Ours to answer, until somebody may take over; ``since`` is when it was first asked."""
+    """Ours to answer, until somebody may take over; ``since`` is when it was first asked.
+
+    ``mark`` is the same for who takes over, and nobody else's: what is made may carry it, to be
+    found again. It has 22 characters of base64url.
+    """
 
     since: datetime
     until: datetime
+    mark: str
 
 
 def take(session: Session, now: datetime, key: Key) -> Answer | Turn:
@@ -75,7 +82,7 @@ def take(session: Session, now: datetime, key: Key) -> Answer | Turn:
             .on_conflict_do_nothing()
             .returning(KeptAnswer.key)
         )
-        return _known(session, now, key) if taken is None else Turn(now, now + LEASE)
+        return _known(session, now, key) if taken is None else _turn(key, now, now + LEASE)
 
 
 def keep(session: Session, key: Key, turn: Turn, answer: Answer) -> None:
@@ -109,7 +116,13 @@ def _known(session: Session, now: datetime, key: Key) -> Answer | Turn:
     if row.status is not None:
         return Answer(row.status, row.location, row.body or "")
     row.lease_until = now + LEASE
-    return Turn(row.first_at, row.lease_until)
+    return _turn(key, row.first_at, row.lease_until)
+
+
+def _turn(key: Key, since: datetime, until: datetime) -> Turn:
+    asked = f"{key.token_id} {since.astimezone(UTC).isoformat()} {key.text}"
+    digest = hashlib.sha256(asked.encode()).digest()[:16]
+    return Turn(since, until, base64.urlsafe_b64encode(digest).decode().rstrip("="))
 
 
 def _let_go_of_the_old(session: Session, now: datetime) -> None:

@@ -44,6 +44,12 @@ def come_through(session: Session, **door: Any) -> None:
     session.info[_DOOR] = door
 
 
+def asked_for(session: Session, user_id: int | None) -> bool:
+    """Whether somebody is behind what is done: a person, or a program with its token. What an
+    upload, the clock or a library does by itself is told of in no log."""
+    return user_id is not None or _DOOR in session.info
+
+
 def listing(session: Session, after: str = "", before: str = "") -> Page[Line]:
     """The newest entries first, a page of them."""
     query = select(AuditEntry, User.email).outerjoin(User, User.id == AuditEntry.user_id)

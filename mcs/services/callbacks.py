@@ -1,12 +1,13 @@
 """Callbacks: whether what the steps of a sequence call is there, and can be called so."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from mcs.core import content, posts
+from mcs.core import content
 from mcs.core.calls import BadConfig
 from mcs.core.content import Problem
 from mcs.core.sequences import BadDefinition
@@ -18,15 +19,21 @@ NOTIFY = "notify"
 
 
 def check(
-    session: Session, known: Mapping[str, Any] | None, campaign_id: int, steps: Sequence[Step]
+    session: Session,
+    known: Mapping[str, Any] | None,
+    campaign_id: int,
+    steps: Sequence[Step],
+    *,
+    hold: bool = True,
 ) -> None:
     """Whether each step's callback is among ``known`` and takes its config. Raises BadDefinition.
 
-    Without ``known`` only what sends email is looked at: who calls has looked at the rest.
+    Without ``known`` only what sends email is looked at: who calls has looked at the rest. With
+    ``hold`` the scenarios stay as they are until the caller's transaction ends.
     """
     for step in steps:
         if step.callback == SEND_EMAIL:
-            _check_email(session, campaign_id, step)
+            _check_email(session, campaign_id, step, hold)
         elif known is not None:
             check_config(step, known)
             if step.callback == NOTIFY:
@@ -47,14 +54,40 @@ def check_config(step: Step, known: Mapping[str, Any]) -> None:
         raise BadDefinition(step.key, f"config.{error.name}", error.reason) from None
 
 
-def shown(step: Step) -> dict[str, Any]:
-    """The step's config as people and logs may see it, without its secrets."""
-    config = dict(step.config)
-    if config.get("secret"):
-        config["secret"] = "…"
-    if step.callback == NOTIFY and config.get("url"):
-        config["url"] = posts.masked(str(config["url"]))
-    return config
+def secrets_of(step: Step, known: Mapping[str, Any]) -> Collection[str]:
+    """What of the step's config nobody may read again: what its callback declares as ``secrets``.
+
+    Of a callback that declares nothing it is ``secret``; of one that is not here, all of it.
+    """
+    if step.callback == SEND_EMAIL:
+        return ()
+    if step.callback not in known:
+        return step.config.keys()
+    declared: Collection[str] = getattr(known[step.callback], "secrets", ("secret",))
+    return declared
+
+
+def without_secrets(step: Step, known: Mapping[str, Any]) -> Step:
+    """The step as it may be shown to who did not write it."""
+    hidden = secrets_of(step, known)
+    config = {name: value for name, value in step.config.items() if name not in hidden}
+    return replace(step, config=config)
+
+
+def with_known_secrets(
+    steps: Sequence[Step], before: Sequence[Step], known: Mapping[str, Any]
+) -> list[Step]:
+    """The steps, with the secrets of those they replace where they name none themselves."""
+    kept = {
+        (step.key, step.callback): {
+            name: step.config[name] for name in secrets_of(step, known) if name in step.config
+        }
+        for step in before
+    }
+    return [
+        replace(step, config=kept.get((step.key, step.callback), {}) | dict(step.config))
+        for step in steps
+    ]
 
 
 def scenario_id(config: Mapping[str, Any]) -> int | None:
@@ -81,19 +114,17 @@ def content_problems(
     return found
 
 
-def _check_email(session: Session, campaign_id: int, step: Step) -> None:
+def _check_email(session: Session, campaign_id: int, step: Step, hold: bool) -> None:
     found = scenario_id(step.config)
     if found is None or len(step.config) > 1:
         raise BadDefinition(
             step.key, "config.scenario", 'name the scenario that it sends: {"scenario": 7}'
         )
-    # Held, so that nobody gives it a date or deletes it while it becomes a step's.
-    scenario = session.scalar(
-        select(Scenario)
-        .where(Scenario.id == found, Scenario.campaign_id == campaign_id)
-        .with_for_update(read=True)
-        .execution_options(populate_existing=True)
-    )
+    query = select(Scenario).where(Scenario.id == found, Scenario.campaign_id == campaign_id)
+    if hold:
+        # So that nobody gives it a date or deletes it while it becomes a step's.
+        query = query.with_for_update(read=True).execution_options(populate_existing=True)
+    scenario = session.scalar(query)
     if scenario is None:
         raise BadDefinition(
             step.key, "config.scenario", f"this campaign has no scenario {found}: write one first"

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date, datetime
 from typing import Any
-from zoneinfo import available_timezones
 
 from sqlalchemy import ColumnElement, and_, bindparam, case, func, literal, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -15,18 +14,24 @@ from sqlalchemy.orm import Session
 
 from mcs.core import timelines, zones
 from mcs.core.addresses import BadAddress, parse_address
+from mcs.core.sequences import PAST_RUN, PAST_SKIP
+from mcs.gateways import clock
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Batch, BatchContact, Campaign
 from mcs.services import audiences, audit, outlook, planning, scenarios, sequences, subjects
 from mcs.services.audiences import Audience
 from mcs.services.outlook import Upcoming
 from mcs.services.paging import At, Order, Page, read_number, turn
+from mcs.services.tallies import Effect, Tally
 from mcs.services.transactions import writing
-from mcs.services.unknown import Unknown
+from mcs.services.unknown import Unknown, find_campaign
 
 PAGE_LENGTH = 25
 SORTS = ("name", "start")
+DAYS_AND_ZONE = ("start_date", "end_date", "timezone")
 SLOWEST, FASTEST = 0.01, 100_000  # Messages a second.
+# What a sequence is planned by.
+_PLANNED_BY = {*DAYS_AND_ZONE, "active"}
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LONGEST = {"name": 200, "description": 5000, "from_name": 200, "postal_address": 500}
 
@@ -112,17 +117,23 @@ def create(
     *,
     key: str | None = None,
     active: bool = True,
+    uid: str | None = None,
 ) -> int:
     """Make a campaign and its empty batch; its id. ``key`` is what programs call it by.
 
-    Raises RefusedCampaign, and TakenKey where another campaign has the key.
+    Who may ask twice for the same gives it a ``uid`` of 22 characters: the second time it is the
+    campaign that was made the first time. Raises RefusedCampaign, and TakenKey where another
+    campaign has the key.
     """
     checked = check(given)
     if key is not None:
         check_key(key)
     try:
-        return _create(session, now, checked, by, key, active)
+        return _create(session, now, checked, by, key, active, uid or secrets.token_urlsafe(16))
     except IntegrityError:
+        made = session.scalar(select(Campaign.id).where(Campaign.uid == uid)) if uid else None
+        if made is not None:
+            return made
         raise TakenKey(f"There is a campaign of the key {key} already.") from None
 
 
@@ -133,11 +144,12 @@ def _create(
     by: int | None,
     key: str | None,
     active: bool,
+    uid: str,
 ) -> int:
     with writing(session):
         campaign = Campaign(
             key=key,
-            uid=secrets.token_urlsafe(16),
+            uid=uid,
             active=active,
             created_at=now,
             updated_at=now,
@@ -157,9 +169,26 @@ def edit(
     campaign_id: int,
     given: Fields,
     by: int | None,
-) -> None:
-    """Write the campaign anew, and move what is planned. Raises RefusedCampaign, Unknown."""
-    change(session, now, queue, campaign_id, asdict(given), None, by)
+    past: str = PAST_SKIP,
+) -> Tally:
+    """Write the campaign anew, and move what is planned, and its sequence; what of that moved.
+
+    ``past`` says whether an action whose moment has passed by then is skipped or run at once.
+    Raises RefusedCampaign, Unknown.
+    """
+    return change(session, now, queue, campaign_id, asdict(given), None, by, past)
+
+
+def effect(session: Session, now: datetime, campaign_id: int, given: Fields) -> Effect:
+    """What ``edit`` would move in the campaign's sequence. Raises RefusedCampaign, Unknown."""
+    before = fields_of(find_campaign(session, campaign_id))
+    after = check(given)
+    same = all(getattr(before, name) == getattr(after, name) for name in DAYS_AND_ZONE)
+    if same or after.start_date is None or after.end_date is None:
+        return Effect()
+    return sequences.effect_of_days(
+        session, now, campaign_id, after.start_date, after.end_date, after.timezone
+    )
 
 
 def change(
@@ -170,13 +199,15 @@ def change(
     given: Mapping[str, Any],
     active: bool | None,
     by: int | None,
-) -> None:
+    past: str = PAST_RUN,
+) -> Tally:
     """Change some fields of a campaign, and switch it on or off; what is None stays as it is.
 
-    Raises RefusedCampaign, Unknown.
+    What moved of its sequence; ``past`` as for ``edit``. Raises RefusedCampaign, Unknown.
     """
+    tally = Tally()
     with writing(session):
-        campaign = find(session, campaign_id)
+        campaign = find_campaign(session, campaign_id)
         checked = asdict(check(replace(fields_of(campaign), **given)))
         changed = [name for name, value in checked.items() if _differs(campaign, name, value)]
         for name in changed:
@@ -189,9 +220,10 @@ def change(
             verb = "activated" if active else "deactivated"
             audit.note(session, now, by, verb, "campaign", campaign_id, name=campaign.name)
             changed.append("active")
-        if changed:
-            sequences.realign_within(session, now, campaign_id)
+        if _PLANNED_BY.intersection(changed):
+            tally = sequences.realign_within(session, now, campaign_id, past)
     planning.plan_campaign(session, now, queue, campaign_id)
+    return tally
 
 
 def activate(
@@ -229,17 +261,9 @@ def unarchive(
     _switch(session, now, queue, campaign_id, by, "unarchived", archived_at=None)
 
 
-def find(session: Session, campaign_id: int) -> Campaign:
-    """The campaign of that id. Raises Unknown."""
-    campaign = session.get(Campaign, campaign_id)
-    if campaign is None:
-        raise Unknown(f"campaign {campaign_id}")
-    return campaign
-
-
 def named(session: Session, text: str) -> Campaign:
     """The campaign of that id, or of that key where it is no number. Raises Unknown."""
-    return find(session, known_as(session, text).id)
+    return find_campaign(session, known_as(session, text).id)
 
 
 def known_as(session: Session, text: str) -> Name:
@@ -339,7 +363,7 @@ def listing(
 
 def overview(session: Session, now: datetime, campaign_id: int) -> Overview:
     """The campaign's page. Raises Unknown."""
-    campaign = find(session, campaign_id)
+    campaign = find_campaign(session, campaign_id)
     coming = outlook.upcoming(session, now, campaign_id=campaign_id)
     return Overview(
         campaign,
@@ -380,7 +404,7 @@ def _switch(
     **changes: Any,
 ) -> None:
     with writing(session):
-        campaign = find(session, campaign_id)
+        campaign = find_campaign(session, campaign_id)
         for name, value in changes.items():
             setattr(campaign, name, value)
         campaign.updated_at = now
@@ -398,7 +422,7 @@ def check(given: Fields) -> Fields:
         from_name=_one_line(given.from_name),
         from_email=_address("from_email", given.from_email, reasons),
         reply_to=_address("reply_to", given.reply_to, reasons),
-        timezone=zones.named(given.timezone, available_timezones()) or "",
+        timezone=zones.named(given.timezone, clock.zones()) or "",
     )
     if not one_line.name:
         reasons["name"] = "Give the campaign a name."

@@ -27,7 +27,7 @@ from mcs.services import audiences, audit, enrolling, outlook, people, suppressi
 from mcs.services.paging import At, Page, Rows, by_id, turn
 from mcs.services.people import BadPerson, Person
 from mcs.services.transactions import met_again, writing
-from mcs.services.unknown import Unknown
+from mcs.services.unknown import Unknown, find_campaign
 
 STATES = ("subscribed", "unsubscribed")
 _EXPORTED_AT_ONCE = 2000
@@ -190,14 +190,6 @@ def find(session: Session, contact_id: int) -> Contact:
     if contact is None or contact.deleted_at is not None:
         raise Unknown(f"contact {contact_id}")
     return contact
-
-
-def find_campaign(session: Session, campaign_id: int) -> Campaign:
-    """The campaign whose batch is looked at. Raises Unknown."""
-    campaign = session.get(Campaign, campaign_id)
-    if campaign is None:
-        raise Unknown(f"campaign {campaign_id}")
-    return campaign
 
 
 def card(session: Session, now: datetime, contact_id: int) -> Card:

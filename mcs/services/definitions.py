@@ -101,6 +101,12 @@ def load(session: Session, campaign: int | str, *, to_edit: bool = False) -> Pla
     return _of_edition(session, campaign, edition)
 
 
+def look(session: Session, campaign: int | str) -> Plan:
+    """The sequence of a campaign as it stands, without a lock: who only looks does not wait until
+    a long edit is done. Raises Unknown."""
+    return _read_plan(session, campaign)
+
+
 def load_many(session: Session, campaign_ids: Collection[int]) -> list[Plan]:
     """``load`` for those of these campaigns that there are, their locks shared by one statement."""
     given = {"campaigns": sorted(campaign_ids)}

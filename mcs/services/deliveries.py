@@ -69,8 +69,7 @@ class Claim:
     begun_at: datetime | None = None
 
 
-@dataclass(frozen=True)
-class Due:
+class Due(NamedTuple):
     """A pending delivery that may go now, with its contact."""
 
     id: int
@@ -143,7 +142,7 @@ def load(session: Session, now: datetime, claim: Claim) -> list[Due]:
         .where(*_in_range(claim), Delivery.state == "pending", Delivery.due_at <= now)
         .order_by(Delivery.id)
     )
-    due = [Due(*row) for row in rows]
+    due = [Due._make(row) for row in rows]
     session.commit()
     return due
 

@@ -5,7 +5,7 @@ once both get what they wanted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,28 +20,11 @@ from mcs.services import sequences as verbs
 from mcs.services.definitions import SEND_EMAIL, Step
 from mcs.services.messages import message_of
 from mcs.services.scenarios import Fields, Refused
-from mcs.services.schedules import Tally
+from mcs.services.tallies import Effect, Tally
 from mcs.services.transactions import writing
-from mcs.services.unknown import Unknown
+from mcs.services.unknown import Unknown, find_campaign
 
 WEBHOOK = "webhook"
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What saving would change, for either answer to what becomes of moments already past."""
-
-    skip: Tally
-    run: Tally
-
-    @property
-    def any(self) -> bool:
-        return bool(self.skip.subjects or self.run.subjects)
-
-    @property
-    def asks(self) -> bool:
-        """Whether the answer makes a difference."""
-        return bool(self.skip.skipped or self.run.at_once)
 
 
 def find_step(session: Session, campaign_id: int, key: str) -> Step:
@@ -81,7 +64,7 @@ def preview_put(
     BadDefinition, Unknown."""
     steps = definitions.steps_of(session, campaign_id)
     if new and _stands_already(session, campaign_id, steps, step, message):
-        return Effect(Tally(), Tally())
+        return Effect()
     if step.callback != SEND_EMAIL:
         callbacks.check(session, known, campaign_id, [step])
     return _effect(session, now, campaign_id, lambda steps: _with(steps, step, new))
@@ -109,7 +92,7 @@ def put(
     ``message`` is what an email step sends, ``known`` the table of callbacks. The same step added
     twice is one step. Raises BadDefinition, Refused (a problem of the message), Unknown.
     """
-    campaign = scenarios.find_campaign(session, campaign_id)
+    campaign = find_campaign(session, campaign_id)
     if message is not None:
         found = problems(session, campaign, message)
         if any(problem.fatal for problem in found):
@@ -169,7 +152,7 @@ def _effect(
     change: Callable[[list[Step]], list[Step]],
 ) -> Effect:
     steps = change(definitions.steps_of(session, campaign_id))
-    return Effect(*verbs.effect(session, now, campaign_id, steps))
+    return verbs.effect(session, now, campaign_id, steps)
 
 
 def _with(steps: Sequence[Step], step: Step, new: bool) -> list[Step]:

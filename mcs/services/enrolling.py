@@ -13,11 +13,9 @@ from mcs.models import Action, Batch, BatchContact, Campaign, Contact, Schedule
 from mcs.services import audit, definitions, schedules
 from mcs.services.definitions import Plan
 from mcs.services.queue import Queue
-from mcs.services.schedules import CHUNK, Enrolled, Subject
+from mcs.services.schedules import CHUNK, CONTACT, Enrolled, Subject, subject_of
 from mcs.services.transactions import writing
-from mcs.services.unknown import Unknown
 
-CONTACT = "contact"
 ENROL_JOB = "mcs.jobs.enrol_batch"
 # As many are enrolled while one waits for the answer; what is left, a worker does.
 AT_ONCE = 5 * CHUNK
@@ -25,11 +23,6 @@ AT_ONCE = 5 * CHUNK
 
 class Refused(Exception):
     """Somebody who cannot be enrolled; the text says why, and what to do."""
-
-
-def subject_of(contact_id: int) -> Subject:
-    """A contact as the subject of a sequence."""
-    return Subject(CONTACT, str(contact_id), contact_id)
 
 
 def not_enrolled(session: Session, campaign_id: int) -> int:
@@ -179,14 +172,6 @@ def pending_of(session: Session, contact_id: int, campaign_id: int | None = None
     if campaign_id is not None:
         query = query.where(Schedule.campaign_id == campaign_id)
     return session.scalars(query).one()
-
-
-def find_campaign(session: Session, campaign_id: int) -> Campaign:
-    """The campaign whose sequence it is. Raises Unknown."""
-    campaign = session.get(Campaign, campaign_id)
-    if campaign is None:
-        raise Unknown(f"campaign {campaign_id}")
-    return campaign
 
 
 def _outside(campaign_id: int) -> Select[int]:

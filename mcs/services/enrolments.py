@@ -10,13 +10,10 @@ from sqlalchemy.orm import Session
 
 from mcs.core.addresses import BadAddress, parse_address
 from mcs.models import Contact
-from mcs.services import definitions, people, schedules
+from mcs.services import audit, definitions, people, schedules
 from mcs.services.people import BadPerson, Person
-from mcs.services.schedules import CHUNK, Enrolled, Refused, Subject
+from mcs.services.schedules import CHUNK, CONTACT, Enrolled, Refused, Subject
 from mcs.services.transactions import met_again
-
-# What somebody who is enrolled without any other subject is: themselves.
-CONTACT = "contact"
 
 
 @dataclass(frozen=True)
@@ -52,14 +49,16 @@ def enrol(
 ) -> tuple[Subject, Enrolled]:
     """Take somebody in and enrol them, both or neither; else as ``schedules.enrol``.
 
-    A run that began at ``since`` or later is not begun again by ``restart``. Raises Unknown,
-    RefusedAt.
+    A run that began at ``since`` or later is the one that ``restart`` asks for: it was asked again.
+    Raises Unknown, RefusedAt.
     """
+    ends = _run_to_end(session, campaign_id, one, since) if restart else None
 
     def verb() -> tuple[Subject, Enrolled]:
         plan = definitions.load(session, campaign_id)
         (who,) = _subjects(session, now, secret, [one], 0)
-        made = schedules.enrol_within(session, now, plan, who, restart=restart, since=since)
+        made = schedules.enrol_within(session, now, plan, who, ends=ends)
+        schedules.note_enrolled(session, now, None, plan, who, made)
         return who, made
 
     return met_again(session, verb)
@@ -70,15 +69,19 @@ def enrol_many(
 ) -> Counter[str]:
     """``enrol`` for any number; how many began, resumed, or were there (nothing).
 
-    Each CHUNK of them is one commit. Doing it again after an error enrols nobody twice.
+    All are looked at before the first is enrolled, so that a bad one keeps all of them out. Each
+    CHUNK of them is one commit. Doing it again after an error enrols nobody twice.
     """
+    _check(session, campaign_id, many)
     did = Counter[str]()
     for start in range(0, len(many), CHUNK):
         chunk = many[start : start + CHUNK]
 
         def verb(chunk: Sequence[Newcomer] = chunk, start: int = start) -> Counter[str]:
             who = _subjects(session, now, secret, chunk, start)
-            return schedules.enrol_chunk_within(session, now, campaign_id, who)
+            made = schedules.enrol_chunk_within(session, now, campaign_id, who)
+            _note_many(session, now, campaign_id, made)
+            return made
 
         did += met_again(session, verb)
     if did["began"] > CHUNK:
@@ -100,6 +103,44 @@ def subject_of(session: Session, one: Newcomer) -> tuple[str, str] | None:
     return None if contact_id is None else (CONTACT, str(contact_id))
 
 
+def _run_to_end(session: Session, campaign_id: int, one: Newcomer, since: datetime | None) -> int:
+    """The run that restarting somebody ends: the latest before ``since``, or of all."""
+    who = subject_of(session, one)
+    return 0 if who is None else schedules.last_run(session, campaign_id, *who, before=since)
+
+
+def _note_many(session: Session, now: datetime, campaign_id: int, did: Counter[str]) -> None:
+    told = {name: number for name, number in did.items() if number and name != "nothing"}
+    if told and audit.asked_for(session, None):
+        audit.note(session, now, None, "enrolled subjects of", "campaign", campaign_id, **told)
+
+
+def _check(session: Session, campaign_id: int, many: Sequence[Newcomer]) -> None:
+    """Whether all of them can be enrolled, as far as can be told beforehand. Raises RefusedAt,
+    Refused where somebody lacks a contact, Unknown."""
+    plan = definitions.look(session, campaign_id)
+    for place, one in enumerate(many):
+        if one.person is not None:
+            try:
+                parse_address(one.person.email)
+            except BadAddress as error:
+                raise RefusedAt(place, "contact", error.reason) from None
+        elif plan.writes and one.contact_id is None:
+            schedules.refuse_unwritable()
+        _subject(place, one, one.contact_id)
+    for start in range(0, len(many), CHUNK):
+        _refuse_strangers(session, many[start : start + CHUNK], start)
+
+
+def _subject(place: int, one: Newcomer, contact_id: int | None) -> Subject:
+    who = Subject(one.subject or CONTACT, one.subject_id or str(contact_id), contact_id)
+    try:
+        schedules.check(who)
+    except Refused as error:
+        raise RefusedAt(place, error.argument, error.reason) from None
+    return who
+
+
 def _subjects(
     session: Session, now: datetime, secret: str, many: Sequence[Newcomer], start: int
 ) -> list[Subject]:
@@ -110,16 +151,10 @@ def _subjects(
         raise RefusedAt(start + told[error.place][0], "contact", error.reason) from None
     ids = {place: one.contact_id for (place, _), one in zip(told, taken, strict=True)}
     _refuse_strangers(session, many, start)
-    subjects = []
-    for place, one in enumerate(many):
-        contact_id = ids.get(place, one.contact_id)
-        who = Subject(one.subject or CONTACT, one.subject_id or str(contact_id), contact_id)
-        try:
-            schedules.check(who)
-        except Refused as error:
-            raise RefusedAt(start + place, error.argument, error.reason) from None
-        subjects.append(who)
-    return subjects
+    return [
+        _subject(start + place, one, ids.get(place, one.contact_id))
+        for place, one in enumerate(many)
+    ]
 
 
 def _refuse_strangers(session: Session, many: Sequence[Newcomer], start: int) -> None:

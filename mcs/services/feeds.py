@@ -2,8 +2,10 @@
 
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
+from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
@@ -37,7 +39,10 @@ class Issue:
 
 @dataclass(eq=False)
 class Feed:
-    """The letters of one claimed slice. ``out`` of them are taken and not yet recorded."""
+    """The letters of one claimed slice. ``out`` of them are taken and not yet recorded.
+
+    ``drafts`` are the messages that were composed ahead, by the ids of their deliveries.
+    """
 
     claim: Claim
     issue: Issue
@@ -45,6 +50,7 @@ class Feed:
     lease_until: datetime
     out: int = 0
     lost: bool = False
+    drafts: dict[int, "_Draft"] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -62,6 +68,13 @@ class Feed:
     def over(self, now: datetime) -> bool:
         """Whether none of its letters may start any more: the campaign has ended."""
         return self.issue.ends_at is not None and now >= self.issue.ends_at
+
+
+class _Draft(NamedTuple):
+    """What was composed ahead for a delivery: its message, or why there is none."""
+
+    date: datetime
+    message: Message | str
 
 
 @dataclass(slots=True, eq=False)
@@ -122,17 +135,36 @@ def feed(session: Session, now: datetime, claim: Claim, prepared: Issue, lease: 
     return Feed(claim, prepared, deque(deliveries.load(session, now, claim)), now + lease)
 
 
+def compose_ahead(feed: Feed, number: int, now: datetime) -> None:
+    """Have the messages of the next letters ready before they are asked for."""
+    date = _date(now)
+    for due in islice(feed.waiting, number):
+        if due.id not in feed.drafts:
+            feed.drafts[due.id] = _Draft(date, _composed(feed, due, date))
+
+
 def compose(feed: Feed, due: Due, now: datetime) -> Letter | Outcome:
     """The letter for one delivery; or, for a contact that none can be made for, its failure."""
+    date = _date(now)
+    draft = feed.drafts.pop(due.id, None)
+    message = draft.message if draft and draft.date == date else _composed(feed, due, date)
+    if isinstance(message, str):
+        return Outcome(due.id, "failed", now, reason=f"no message could be made: {message}")
+    return Letter(feed, due, message, feed.issue.breaker.cuts)
+
+
+def _composed(feed: Feed, due: Due, date: datetime) -> Message | str:
+    """The message, or why none could be made."""
     try:
-        # By the second, which is all a Date says: so the composer writes it once a second.
-        message = feed.issue.composer.compose(
-            letters.person(due, feed.issue.links), now.replace(microsecond=0)
-        )
+        return feed.issue.composer.compose(letters.person(due, feed.issue.links), date)
     except CannotCompose as error:
-        return Outcome(due.id, "failed", now, reason=f"no message could be made: {error.reason}")
+        return error.reason
     except Exception:
         # Whatever it is about this contact that nobody thought of: it must not stop the others.
         log.exception("no message could be made for delivery %d", due.id)
-        return Outcome(due.id, "failed", now, reason="no message could be made: see the log")
-    return Letter(feed, due, message, feed.issue.breaker.cuts)
+        return "see the log"
+
+
+def _date(now: datetime) -> datetime:
+    """By the second, which is all that a Date says: so the composer writes it once a second."""
+    return now.replace(microsecond=0)

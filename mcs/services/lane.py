@@ -8,7 +8,8 @@ needed; it ends when nothing is due, when its time is up, or when the worker is 
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -43,6 +44,8 @@ TURN = timedelta(seconds=30)
 AWAY = timedelta(seconds=20)
 # How long a worker that is told to end waits for the answers to what is in flight.
 DRAIN_SECONDS = 8.0
+# How long the answer to a goodbye is waited for when nothing else is left to do.
+GOODBYE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,13 @@ class Lane:
         self._settings = given.settings
         self._lease = timedelta(seconds=given.settings.lease_seconds)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._feeds: list[Feed] = []
+        self._feeds: deque[Feed] = deque()
         self._issues: dict[Parent, Issue] = {}
         self._served: set[Parent] = set()
         self._more = asyncio.Event()
         self._hungry = asyncio.Event()
         self._open: set[smtp.Connection] = set()
+        self._goodbyes: set[asyncio.Task[None]] = set()
         self._pacer = Pacer(given.now)
         self._failure: Exception | None = None
         self._ending = False
@@ -95,7 +99,7 @@ class Lane:
     async def run(self, slice_id: int) -> list[Parent]:
         """See ``deliver``."""
         self._recorder = Recorder(
-            self._given.sessions, self._given.now, self._lease, self._executor
+            self._given.sessions, self._given.now, self._lease, self._executor, self._compose_ahead
         )
         try:
             await self._claim(slice_id)
@@ -104,6 +108,8 @@ class Lane:
         finally:
             await self._recorder.close()
             self._executor.shutdown()
+            if self._goodbyes:
+                await asyncio.wait(self._goodbyes, timeout=GOODBYE_SECONDS)
         return list(self._served)
 
     # The keeper: claims, renews, releases, and decides when it is over.
@@ -261,9 +267,12 @@ class Lane:
             talk = Talk(connection, self)
             try:
                 await talk.converse(letter)
-            finally:
+            except BaseException:
                 connection.close()
+                raise
+            finally:
                 self._open.discard(connection)
+            self._part_from(connection)
             if talk.cut:
                 self._trouble = f"The mail server broke off, trying again: {talk.cut}"
                 continue
@@ -273,6 +282,12 @@ class Lane:
                 )
                 return
             self._trouble = ""
+
+    def _part_from(self, connection: smtp.Connection) -> None:
+        """Say goodbye, for which the next connection does not wait."""
+        goodbye = asyncio.create_task(connection.quit())
+        self._goodbyes.add(goodbye)
+        goodbye.add_done_callback(self._goodbyes.discard)
 
     async def next(self) -> Letter | None:
         """A letter, waiting for one while the keeper may still claim more."""
@@ -286,15 +301,16 @@ class Lane:
     def take(self) -> Letter | None:
         if self._ending:
             return None
-        for feed in list(self._feeds):
+        now = self._given.now()
+        for _ in range(len(self._feeds)):
             # In turn, so that no emailer waits for another's end.
-            self._feeds.remove(feed)
-            self._feeds.append(feed)
-            if feed.over(self._given.now()):
+            feed = self._feeds[0]
+            self._feeds.rotate(-1)
+            if feed.over(now):
                 feed.waiting.clear()
             while feed.waiting and not feed.lost and not self._held_back(feed):
                 feed.out += 1
-                letter = feeds.compose(feed, feed.waiting.popleft(), self._given.now())
+                letter = feeds.compose(feed, feed.waiting.popleft(), now)
                 if isinstance(letter, Letter):
                     self._pacer.use(feed.issue.limits)
                     return letter
@@ -302,12 +318,19 @@ class Lane:
                 written.add_done_callback(partial(self._written, feed))
         return None
 
+    def _compose_ahead(self) -> None:
+        """Compose what the connections will take next."""
+        number = len(self._open) // max(1, len(self._feeds)) + 1
+        for feed in self._feeds:
+            feeds.compose_ahead(feed, number, self._given.now())
+
     def _held_back(self, feed: Feed) -> bool:
         """Whether the feed has to wait: for a slot, or, on trial, for the one letter under way."""
         on_trial = feed.issue.breaker.on_trial and any(
             other.out for other in self._feeds if other.issue is feed.issue
         )
-        return on_trial or not self._pacer.may_go(feed.issue.limits)
+        limits = feed.issue.limits
+        return on_trial or (bool(limits) and not self._pacer.may_go(limits))
 
     def _landed(self, feed: Feed) -> None:
         feed.out -= 1
@@ -385,7 +408,7 @@ class Lane:
         cuts = feed.issue.breaker.cuts
         await self._on_thread(partial(parents.note_cuts, parent=feed.claim.parent, cuts=cuts))
 
-    async def _pause(self, held: list[Feed], notice: str) -> None:
+    async def _pause(self, held: Collection[Feed], notice: str) -> None:
         """Stop what cannot go on without a person, at once, and mark nobody."""
         for feed in held:
             feed.waiting.clear()

@@ -13,8 +13,9 @@ from mcs.core.message import BadTemplate, CannotCompose, Composer, Person, Previ
 from mcs.gateways import mailer
 from mcs.models import Batch, BatchContact, Campaign, Contact, Scenario
 from mcs.services import audiences, audit, letters
-from mcs.services.scenarios import Fields, find_campaign
+from mcs.services.scenarios import Fields
 from mcs.services.transactions import writing
+from mcs.services.unknown import find_campaign
 
 TEST_MARK = "[Test] "
 # Links of previews lead here: a preview must not be able to unsubscribe a real person.

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -18,7 +20,8 @@ from mcs.services.deliveries import Step
 from mcs.services.feeds import Feed, Letter
 from mcs.services.steps import Outcome
 from mcs.services.transactions import PASSING, persistently
-from mcs.services.writers import Writer, is_plain, open_writer
+from mcs.services.writers import is_plain, open_writer
+from mcs.services.writers.writer import Writer
 
 # Longer than a server nearby takes to answer, and than a commit.
 GATHER_SECONDS = 0.002
@@ -26,6 +29,8 @@ GATHER_SECONDS = 0.002
 GATHERS_SKIPPED = 4
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Told = tuple[Feed, Outcome]
 # What may go, whose lease is lost, and when it was written.
@@ -41,7 +46,10 @@ class _Wish:
 
 
 class Recorder:
-    """Writes for one lane; on a thread where the database is another process."""
+    """Writes for one lane.
+
+    ``meanwhile`` is called when a commit has been sent off and the lane has nothing to do.
+    """
 
     def __init__(
         self,
@@ -49,20 +57,23 @@ class Recorder:
         now: Callable[[], datetime],
         lease: timedelta,
         executor: ThreadPoolExecutor,
+        meanwhile: Callable[[], None],
     ) -> None:
         self._sessions = sessions
         self._now = now
         self._lease = lease
         self._executor = executor
+        self._meanwhile = meanwhile
+        self._loop = asyncio.get_running_loop()
         self._wishes: list[_Wish] = []
         self._wanted = asyncio.Event()
         self._all_said = asyncio.Event()
         self._under_way = 0
         self._gathers_skipped = 0
+        self._closing = False
         self._writer: Writer | None = None
         with sessions() as session:
             self._engine = session.get_bind().engine
-        self._is_near = self._engine.dialect.name == "sqlite"
         self._task = asyncio.create_task(self._write_down())
 
     def wish(
@@ -76,7 +87,7 @@ class Recorder:
 
         The answer comes after the commit: whether ``start`` may go (True when none was asked for).
         """
-        answer = asyncio.get_running_loop().create_future()
+        answer = self._loop.create_future()
         self._wishes.append(_Wish(outcomes, refusals, start, answer))
         self._wanted.set()
         if len(self._wishes) >= self._under_way:
@@ -85,15 +96,14 @@ class Recorder:
 
     async def close(self) -> None:
         """Stop. What was wished for has been written, or its writing failed for good."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._let_go)
+        self._closing = True
+        self._wanted.set()
+        await self._task
+        self._let_go()
 
     async def _write_down(self) -> None:
-        while True:
-            await self._wanted.wait()
+        while await self._anything():
             await self._gather()
-            self._wanted.clear()
             wishes, self._wishes = self._wishes, []
             try:
                 started = await self._commit(wishes)
@@ -107,6 +117,13 @@ class Recorder:
             for wish in wishes:
                 if not wish.answer.done():  # A lane that is ending cancels who waits.
                     wish.answer.set_result(wish.start is None or wish.start.due.id in started)
+
+    async def _anything(self) -> bool:
+        """Wait for a wish; False when there will be none any more."""
+        while not self._wishes and not self._closing:
+            self._wanted.clear()
+            await self._wanted.wait()
+        return bool(self._wishes)
 
     async def _gather(self) -> None:
         """Let the connections whose replies are about to arrive say their wish first.
@@ -141,39 +158,41 @@ class Recorder:
     async def _written(self, steps: list[Step]) -> _Written:
         """Tries again while the database is away: the token tells what is ours."""
         failed = False
-        if self._is_near and all(map(is_plain, steps)):
-            # A commit to a file takes less than handing it to a thread does, and waking up again.
+        if all(map(is_plain, steps)):
             try:
-                return self._write(steps, again=False)
+                return await self._write(steps)
             except PASSING:
+                self._let_go()
                 failed = True
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._executor,
-            persistently,
-            lambda again: self._write(steps, again=again or failed),
+        return await self._on_thread(
+            partial(persistently, lambda again: self._write_anyhow(steps, again or failed))
         )
 
-    def _write(self, steps: list[Step], *, again: bool) -> _Written:
-        if again:
-            self._let_go()
+    async def _write(self, steps: list[Step]) -> _Written:
+        if self._writer is None:
+            self._writer = await self._on_thread(partial(open_writer, self._engine))
         now = self._now()
-        started, lost = self._advance(now, steps, again)
+        if self._writer.waits:
+            self._loop.call_soon(self._meanwhile)
+        started, lost = await self._writer.advance(now, now + self._lease, steps)
         if lost:
-            with self._sessions() as session:
-                for step in lost:
-                    deliveries.settle_late(session, now, step.claim, step.outcomes)
+            await self._on_thread(partial(self._settle_late, now, lost))
         return started, lost, now
 
-    def _advance(
-        self, now: datetime, steps: list[Step], again: bool
-    ) -> tuple[set[int], list[Step]]:
-        if not again and all(map(is_plain, steps)):
-            if self._writer is None:
-                self._writer = open_writer(self._engine)
-            return self._writer.advance(now, now + self._lease, steps)
+    def _write_anyhow(self, steps: list[Step], again: bool) -> _Written:
+        now = self._now()
         with self._sessions() as session:
-            return deliveries.advance(session, now, self._lease, steps, again=again)
+            started, lost = deliveries.advance(session, now, self._lease, steps, again=again)
+        self._settle_late(now, lost)
+        return started, lost, now
+
+    def _settle_late(self, now: datetime, lost: list[Step]) -> None:
+        with self._sessions() as session:
+            for step in lost:
+                deliveries.settle_late(session, now, step.claim, step.outcomes)
+
+    async def _on_thread(self, verb: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(self._executor, verb)
 
     def _let_go(self) -> None:
         if self._writer is not None:

@@ -29,7 +29,7 @@ PAUSE_SECONDS = 0.5
 RENEWALS = 3
 # Of an error: its beginning and its end. MySQL keeps 65,535 bytes of a text.
 LONGEST_ERROR = 16_000
-# A callback that takes longer than this does not keep those behind it waiting.
+# Those who stand in line behind callbacks that take longer than this get help.
 BRISK_SECONDS = 0.005
 
 
@@ -66,9 +66,9 @@ def run_due(given: Surroundings, campaign_ids: Collection[int] | None = None) ->
 class Runner:
     """A thread that claims and records, and up to ``concurrency`` threads that run callbacks.
 
-    What is claimed stands in one line, which one thread works off; as soon as a callback takes its
-    time, each of those behind it gets a thread of its own. So a thread costs nothing where
-    callbacks are brisk, and ``concurrency`` of them wait side by side where they are not.
+    What is claimed stands in one line, which one thread works off; as long as it is not empty, more
+    and more come to help. So a thread costs nothing where callbacks are brisk, and ``concurrency``
+    of them wait side by side where they are not.
 
     It sleeps until the next action is due, until ``wake``, or ``poll`` seconds at most.
     """
@@ -161,10 +161,14 @@ class Runner:
     def _dispatch(self, pool: ThreadPoolExecutor, calls: list[tuple[Claimed, Call]]) -> None:
         self._flying.update((one.id, one) for one, _ in calls)
         self._line.extend(calls)
-        pool.submit(self._work)
-        self._bell.wait(BRISK_SECONDS)
-        for _ in range(len(self._line)):
-            pool.submit(self._work)
+        helpers, waiting = 1, len(calls)
+        while waiting:
+            for _ in range(min(helpers, waiting)):
+                pool.submit(self._work)
+            self._bell.wait(BRISK_SECONDS)
+            # Twice as many each time: on a busy machine, any callback seems to take long.
+            waiting = len(self._line) if helpers < waiting else 0
+            helpers *= 2
 
     def _work(self) -> None:
         """Call what stands in the line until it is empty, and say so."""
@@ -179,7 +183,8 @@ class Runner:
                 self._bell.set()
             self._ended.append(_call(self._given, one, call))
             untold = True
-        self._bell.set()
+        if untold:
+            self._bell.set()
 
     def _landed(self) -> list[Ended]:
         self._bell.clear()

@@ -18,7 +18,7 @@ from mcs.services import audiences, audit, callbacks, messages, planning
 from mcs.services.audiences import Audience
 from mcs.services.paging import At, Order, Page, Rows, read_number, turn
 from mcs.services.transactions import writing
-from mcs.services.unknown import Unknown
+from mcs.services.unknown import Unknown, find_campaign
 
 STATES = ("draft", "scheduled", "sending", "paused", "sent", "missed", "cancelled")
 WHEN = ("upcoming", "past")
@@ -173,14 +173,6 @@ def find(session: Session, scenario_id: int) -> Listed:
         if emailer.state != "cancelled" or emailer.recipients is not None
     ]
     return Listed(scenario, next(iter(said), None))
-
-
-def find_campaign(session: Session, campaign_id: int) -> Campaign:
-    """The campaign a scenario is written for. Raises Unknown."""
-    campaign = session.get(Campaign, campaign_id)
-    if campaign is None:
-        raise Unknown(f"campaign {campaign_id}")
-    return campaign
 
 
 def find_open(session: Session, scenario_id: int) -> Scenario:

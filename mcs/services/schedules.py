@@ -2,16 +2,17 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import (
     Integer,
     String,
     bindparam,
     exists,
+    func,
     insert,
     literal,
     or_,
@@ -28,12 +29,15 @@ from mcs.models import Action, Campaign, Schedule
 from mcs.models.base import UtcDateTime
 from mcs.models.sql import Analyze, among, cell, packed, records
 from mcs.services import action_deliveries, audit
-from mcs.services.definitions import Plan, known, load
+from mcs.services.definitions import Plan, known, load, look
+from mcs.services.tallies import Effect, Tally
 from mcs.services.transactions import Overtaken, met_again, writing
 
 # Large enough that a commit costs little per subject, small enough that nobody waits long.
 CHUNK = 2000
 LONGEST_SUBJECT, LONGEST_SUBJECT_ID = 100, 255
+# The kind of subject that is a contact: what somebody who is enrolled without any other is.
+CONTACT = "contact"
 
 
 class Refused(ValueError):
@@ -53,6 +57,11 @@ class Subject:
     contact_id: int | None = None
 
 
+def subject_of(contact_id: int) -> Subject:
+    """A contact as the subject of a sequence."""
+    return Subject(CONTACT, str(contact_id), contact_id)
+
+
 @dataclass(frozen=True)
 class Enrolled:
     """The schedule of a subject, and what enrolling it did: began, resumed or nothing."""
@@ -64,38 +73,6 @@ class Enrolled:
     did: str
 
 
-@dataclass
-class Tally:
-    """How many subjects and actions something moves; ``by_key`` has the kinds of each step."""
-
-    subjects: int = 0
-    appear: int = 0
-    move: int = 0
-    vanish: int = 0
-    skipped: int = 0
-    at_once: int = 0
-    by_key: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-
-    def add(self, changes: Iterable[Change]) -> None:
-        """Count the changes of one subject."""
-        seen = False
-        for change in changes:
-            seen = True
-            kind = _told_as(change)
-            setattr(self, kind, getattr(self, kind) + 1)
-            self.at_once += change.late
-            self.by_key[change.key][kind] += 1
-        self.subjects += seen
-
-
-def _told_as(change: Change) -> str:
-    if change.reason == sequences.PASSED:
-        return "skipped"
-    if change.kind == "return":
-        return "appear"
-    return "vanish" if change.reason else change.kind
-
-
 def enrol(
     session: Session,
     now: datetime,
@@ -103,25 +80,30 @@ def enrol(
     who: Subject,
     *,
     restart: bool = False,
+    ends: int | None = None,
     by: int | None = None,
 ) -> Enrolled:
     """Begin the campaign's sequence for a subject: its actions are all there in the same commit.
 
     Enrolled already: nothing happens. Withdrawn before: what was never completed comes back,
-    counted from the original start. ``restart`` begins a new run instead. Raises Unknown, Refused.
+    counted from the original start. ``restart`` begins a new run instead, after the run ``ends``,
+    or the latest there is now: where that is no longer the latest, somebody else has restarted it,
+    and it is not done twice. Raises Unknown, Refused.
     """
     check(who)
+    if restart and ends is None:
+        plan = look(session, campaign)
+        ends = last_run(session, plan.campaign_id, who.subject, who.subject_id)
     for last_try in (False, True):
         try:
             # What the audit log is told of is noted in the same commit, so not by one statement.
-            alone = not restart and by is None
+            alone = not restart and not audit.asked_for(session, by)
             made = _begin_unseen(session, now, campaign, who) if alone else None
             if made is None:
                 with writing(session):
                     plan = load(session, campaign)
-                    made = enrol_within(session, now, plan, who, restart=restart)
-                    if by is not None and made.did != "nothing":
-                        note(session, now, by, _VERBS[made.did, restart], plan, who)
+                    made = enrol_within(session, now, plan, who, ends=ends)
+                    note_enrolled(session, now, by, plan, who, made)
             return made
         except (IntegrityError, Overtaken):
             # Somebody enrolled the same subject in the same moment: there is one now.
@@ -130,19 +112,44 @@ def enrol(
     raise AssertionError("unreachable")
 
 
-_VERBS = {
-    ("began", False): "enrolled",
-    ("began", True): "restarted",
-    ("resumed", False): "resumed",
-}
+def last_run(
+    session: Session,
+    campaign_id: int,
+    subject: str,
+    subject_id: str,
+    before: datetime | None = None,
+) -> int:
+    """The latest run of a subject, or of those that began before a moment; 0 where there is none.
+
+    It is read without a lock, before the transaction that ends it.
+    """
+    query = select(func.max(Schedule.run)).where(
+        Schedule.campaign_id == campaign_id,
+        Schedule.subject == subject,
+        Schedule.subject_id == subject_id,
+    )
+    if before is not None:
+        query = query.where(Schedule.started_at < before)
+    return session.scalar(query) or 0
+
+
+def note_enrolled(
+    session: Session, now: datetime, by: int | None, plan: Plan, who: Subject, made: Enrolled
+) -> None:
+    """Tell the audit log what enrolling a subject did."""
+    if made.did == "began":
+        note(session, now, by, "enrolled" if made.run == 1 else "restarted", plan, who)
+    elif made.did == "resumed":
+        note(session, now, by, "resumed", plan, who)
 
 
 def note(
     session: Session, now: datetime, by: int | None, verb: str, plan: Plan, who: Subject
 ) -> None:
-    """Tell the audit log what was done to a subject's schedule."""
-    subject = f"{who.subject} {who.subject_id}"
-    audit.note(session, now, by, f"{verb} a subject of", "campaign", plan.campaign_id, who=subject)
+    """Tell the audit log what was done to a subject's schedule, where somebody asked for it."""
+    if audit.asked_for(session, by):
+        said = {"who": f"{who.subject} {who.subject_id}"}
+        audit.note(session, now, by, f"{verb} a subject of", "campaign", plan.campaign_id, **said)
 
 
 def enrol_within(
@@ -151,18 +158,19 @@ def enrol_within(
     plan: Plan,
     who: Subject,
     *,
-    restart: bool = False,
-    since: datetime | None = None,
+    ends: int | None = None,
 ) -> Enrolled:
     """``enrol`` in the caller's transaction, which has loaded the plan and checked the subject.
 
-    A run that began at ``since`` or later is the one that ``restart`` asks for: it was asked again.
+    With ``ends``, a new run begins where that is the subject's latest, and else nothing happens.
     """
     _refuse_unwritable(plan, who)
     latest = _latest(session, plan.campaign_id, who.subject, who.subject_id)
     if latest is None:
         return _surely(_begin(session, now, plan, who, 1))
-    if restart and (since is None or latest.started_at < since):
+    if ends is not None and latest.run != ends:
+        return Enrolled(latest.id, latest.run, latest.started_at, latest.contact_id, "nothing")
+    if ends is not None:
         _set_active(session, now, latest.id, active=False)
         withdraw(session, now, plan, [latest.id], sequences.UNSCHEDULED)
         return _surely(_begin(session, now, plan, who, latest.run + 1))
@@ -238,8 +246,7 @@ def unschedule(
             return False
         _set_active(session, now, latest.id, active=False)
         withdraw(session, now, plan, [latest.id], sequences.UNSCHEDULED)
-        if by is not None:
-            note(session, now, by, "withdrew", plan, Subject(subject, subject_id))
+        note(session, now, by, "withdrew", plan, Subject(subject, subject_id))
         return True
 
 
@@ -284,19 +291,18 @@ def align(
 
 
 def foretell(
-    session: Session, now: datetime, plan: Plan, only: Collection[str]
-) -> tuple[Tally, Tally]:
-    """What ``align`` would change, where moments that have passed are skipped, and where they are
-    run: both from one look."""
-    skip, run, plan = Tally(), Tally(), _concerned(plan, only)
+    session: Session, now: datetime, plan: Plan, only: Collection[str] | None = None
+) -> Effect:
+    """What ``align`` would change, for either answer: both from one look."""
+    found, plan = Effect(), _concerned(plan, only)
     for rows, standing in _standing_of(session, plan, only, None):
         for row in rows:
             changes = _settle(plan, row, standing[row.id], now, only, sequences.PAST_RUN)
-            run.add(changes)
+            found.run.add(changes)
             if any(one.late for one in changes):
                 changes = _settle(plan, row, standing[row.id], now, only, sequences.PAST_SKIP)
-            skip.add(changes)
-    return skip, run
+            found.skip.add(changes)
+    return found
 
 
 def check(who: Subject) -> None:
@@ -469,9 +475,14 @@ def _unwritable(plan: Plan, who: Subject) -> bool:
     return plan.writes and who.contact_id is None
 
 
+def refuse_unwritable() -> NoReturn:
+    """Refuse a subject without anybody to write to, where a step writes."""
+    raise Refused("contact", "a step of this campaign sends email: say to whom")
+
+
 def _refuse_unwritable(plan: Plan, who: Subject) -> None:
     if _unwritable(plan, who):
-        raise Refused("contact", "a step of this campaign sends email: say to whom")
+        refuse_unwritable()
 
 
 # Enrolling many.
@@ -514,18 +525,16 @@ def _existing(
 
 
 def _begin_all(session: Session, now: datetime, plan: Plan, new: Sequence[Subject]) -> None:
-    ids = _insert_schedules(session, now, plan.campaign_id, new)
     shared = [one for one in plan.definitions if not one.drawn]
     drawn = [one for one in plan.definitions if one.drawn]
-    # What is not drawn falls at the same instants for all of them: planned once, written by one
-    # statement for each action.
+    # What is not drawn falls at the same instants for all of them: planned once.
     nobody = Enrolment(plan.name, "", "", 1, now)
-    for one in sequences.plan(shared, plan.calendar, nobody):
-        row = _born(now, plan, None, one)
-        _insert_for_all(session, ids, row)
+    common = [_born(now, plan, None, one) for one in sequences.plan(shared, plan.calendar, nobody)]
+    ids = _begin_many(session, now, plan.campaign_id, new, common)
     rows = [
-        _born(now, plan, schedule_id, one)
-        for schedule_id, who in zip(ids, new, strict=True)
+        _born(now, plan, ids[who.subject, who.subject_id], one)
+        for who in new
+        if drawn
         for one in sequences.plan(
             drawn, plan.calendar, Enrolment(plan.name, who.subject, who.subject_id, 1, now)
         )
@@ -533,27 +542,30 @@ def _begin_all(session: Session, now: datetime, plan: Plan, new: Sequence[Subjec
     _bear(session, rows)
 
 
-def _insert_schedules(
-    session: Session, now: datetime, campaign_id: int, new: Sequence[Subject]
-) -> list[int]:
-    """Their ids, in the order of ``new``."""
-    rows = records([(who.subject, who.subject_id, who.contact_id) for who in new])
-    session.connection().execute(
-        insert(Schedule.__table__).from_select(  # type: ignore[arg-type]
-            _SCHEDULE,
-            select(
-                literal(campaign_id),
-                cell(rows, 0, Schedule.subject.type),
-                cell(rows, 1, Schedule.subject_id.type),
-                literal(1),
-                true(),
-                cell(rows, 2, Schedule.contact_id.type),
-                literal(now, UtcDateTime()),
-                literal(now, UtcDateTime()),
-            ),
-            include_defaults=False,
-        )
-    )
+def _begin_many(
+    session: Session,
+    now: datetime,
+    campaign_id: int,
+    new: Sequence[Subject],
+    common: Sequence[tuple[Any, ...]],
+) -> dict[tuple[str, str], int]:
+    """Insert schedules, and the actions that all of them have in common; their ids."""
+    connection = session.connection()
+    people = packed([(who.subject, who.subject_id, who.contact_id) for who in new])
+    given = {"campaign": campaign_id, "now": now, "people": people}
+    if connection.dialect.name == "postgresql":
+        found = connection.execute(_BEGIN_MANY_WHOLE, given | {"rows": packed(common)})
+        return {(row.subject, row.subject_id): row.id for row in found}
+    connection.execute(_BEGIN_MANY, given)
+    ids = _ids_of(session, campaign_id, new)
+    for row in common:
+        _insert_for_all(session, list(ids.values()), row)
+    return ids
+
+
+def _ids_of(
+    session: Session, campaign_id: int, new: Sequence[Subject]
+) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
     for subject in {who.subject for who in new}:
         found |= {
@@ -566,7 +578,7 @@ def _insert_schedules(
                 )
             )
         }
-    return [found[who.subject, who.subject_id] for who in new]
+    return found
 
 
 def _insert_for_all(session: Session, ids: Sequence[int], row: Sequence[Any]) -> None:
@@ -581,6 +593,43 @@ def _insert_for_all(session: Session, ids: Sequence[int], row: Sequence[Any]) ->
             include_defaults=False,
         )
     )
+
+
+_PEOPLE = records("people")
+_BEGIN_MANY: Any = insert(Schedule.__table__).from_select(  # type: ignore[arg-type]
+    _SCHEDULE,
+    select(
+        bindparam("campaign", type_=Integer()),
+        cell(_PEOPLE, 0, Schedule.subject.type),
+        cell(_PEOPLE, 1, Schedule.subject_id.type),
+        literal(1),
+        true(),
+        cell(_PEOPLE, 2, Schedule.contact_id.type),
+        bindparam("now", type_=UtcDateTime()),
+        bindparam("now", type_=UtcDateTime()),
+    ),
+    include_defaults=False,
+)
+# Read once, not once for each subject.
+_COMMON = (
+    select(*(one.label(name) for one, name in zip(_CELLS, _ACTION, strict=True)))
+    .cte("common")
+    .prefix_with("MATERIALIZED")
+)
+_MANY_BEGUN = _BEGIN_MANY.returning(Schedule.id, Schedule.subject, Schedule.subject_id).cte("begun")
+_BEGIN_MANY_WHOLE: Any = select(
+    _MANY_BEGUN
+).add_cte(
+    insert(Action.__table__)  # type: ignore[arg-type]
+    .from_select(
+        _ACTION,
+        select(_MANY_BEGUN.c.id, *(_COMMON.c[name] for name in _ACTION[1:])).select_from(
+            _MANY_BEGUN.join(_COMMON, true())
+        ),
+        include_defaults=False,
+    )
+    .cte("born")
+)
 
 
 def _chunks(subjects: Iterable[Subject], size: int) -> Iterator[list[Subject]]:

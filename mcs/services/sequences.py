@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import select, true, update
 from sqlalchemy.orm import Session
@@ -11,9 +12,10 @@ from sqlalchemy.orm import Session
 from mcs.core import sequences
 from mcs.core.sequences import Enrolment, Planned
 from mcs.models import Action, Schedule
-from mcs.services import action_deliveries, callbacks, definitions, schedules
+from mcs.services import action_deliveries, audit, callbacks, definitions, schedules
 from mcs.services.definitions import Plan, Step
-from mcs.services.schedules import Subject, Tally
+from mcs.services.schedules import Subject
+from mcs.services.tallies import Effect, Tally
 from mcs.services.transactions import writing
 
 
@@ -43,22 +45,31 @@ def preview(
 
     ``known`` is the table of callbacks that the steps may use. Raises BadDefinition, Unknown.
     """
-    callbacks.check(session, known, campaign_id, steps)
-    skip, run = effect(session, now, campaign_id, steps)
-    return run if past == sequences.PAST_RUN else skip
+    callbacks.check(session, known, campaign_id, steps, hold=False)
+    found = effect(session, now, campaign_id, steps)
+    return found.run if past == sequences.PAST_RUN else found.skip
 
 
-def effect(
-    session: Session, now: datetime, campaign_id: int, steps: Sequence[Step]
-) -> tuple[Tally, Tally]:
-    """What saving these steps would move, whose messages may not be written yet: where moments
-    that have passed are skipped, and where they are run."""
+def effect(session: Session, now: datetime, campaign_id: int, steps: Sequence[Step]) -> Effect:
+    """What saving these steps would move, whose messages may not be written yet."""
     read = definitions.read(steps)
-    before = definitions.load(session, campaign_id)
+    before = definitions.look(session, campaign_id)
     after = _with(before, read)
-    found = Tally(), Tally()
+    found = Effect()
     if after.running:
         found = schedules.foretell(session, now, after, _changed(before, after))
+    session.rollback()
+    return found
+
+
+def effect_of_days(
+    session: Session, now: datetime, campaign_id: int, first: date, last: date, zone: str
+) -> Effect:
+    """What giving the campaign these days, both included, in this zone would move in its
+    sequence. Raises Unknown."""
+    days = sequences.calendar(first, last, ZoneInfo(zone))
+    plan = replace(definitions.look(session, campaign_id), calendar=days)
+    found = schedules.foretell(session, now, plan) if plan.running else Effect()
     session.rollback()
     return found
 
@@ -71,6 +82,7 @@ def define(
     past: str = sequences.PAST_SKIP,
     *,
     known: Mapping[str, Any] | None = None,
+    by: int | None = None,
 ) -> Tally:
     """Save the steps of a campaign, and move what is pending of those that changed.
 
@@ -79,7 +91,13 @@ def define(
     of callbacks that the steps may use. Raises BadDefinition, Unknown.
     """
     with writing(session):
-        return define_within(session, now, campaign_id, steps, past, known=known)
+        definitions.load(session, campaign_id, to_edit=True)
+        before = definitions.steps_of(session, campaign_id)
+        tally = define_within(session, now, campaign_id, steps, past, known=known)
+        if list(steps) != before and audit.asked_for(session, by):
+            said = {"steps": [step.key for step in steps]}
+            audit.note(session, now, by, "edited the steps of", "campaign", campaign_id, **said)
+        return tally
 
 
 def define_within(
@@ -107,31 +125,34 @@ def define_within(
 
 def activation(session: Session, now: datetime, campaign_id: int) -> Tally:
     """How many subjects and actions switching the campaign on would bring back. Raises Unknown."""
-    plan = replace(definitions.load(session, campaign_id), running=True)
+    plan = replace(definitions.look(session, campaign_id), running=True)
     tally = schedules.align(session, now, plan, write=False)
     session.rollback()
     return tally
 
 
-def realign(session: Session, now: datetime, campaign_id: int) -> None:
+def realign(session: Session, now: datetime, campaign_id: int) -> Tally:
     """Bring a campaign's pending actions in line with it, after it was switched on or off, or its
     days or zone changed.
 
     Switched off, all that is pending is withdrawn; switched on, what was never run comes back, each
-    counted from its subject's original start. Idempotent. Raises Unknown.
+    counted from its subject's original start. What that moved; nothing is told of what switching
+    off withdraws. Idempotent. Raises Unknown.
     """
     with writing(session):
-        realign_within(session, now, campaign_id)
+        return realign_within(session, now, campaign_id)
 
 
-def realign_within(session: Session, now: datetime, campaign_id: int) -> None:
-    """``realign`` in the caller's transaction."""
+def realign_within(
+    session: Session, now: datetime, campaign_id: int, past: str = sequences.PAST_RUN
+) -> Tally:
+    """``realign`` in the caller's transaction. ``past`` says what becomes of moments that have
+    passed."""
     # The campaign is read on the connection, which knows only what was sent to it.
     session.flush()
     plan = definitions.load(session, campaign_id, to_edit=True)
     if plan.running:
-        schedules.align(session, now, plan)
-        return
+        return schedules.align(session, now, plan, past=past)
     if plan.writes:
         action_deliveries.withdraw(session, now, campaign_id, true(), sequences.SWITCHED_OFF)
     session.execute(
@@ -143,6 +164,7 @@ def realign_within(session: Session, now: datetime, campaign_id: int) -> None:
         .values(state="cancelled", reason=sequences.SWITCHED_OFF, ended_at=now)
         .execution_options(synchronize_session=False)
     )
+    return Tally()
 
 
 def outlook(session: Session, now: datetime, campaign_id: int, who: Subject) -> Outlook:
@@ -151,7 +173,7 @@ def outlook(session: Session, now: datetime, campaign_id: int, who: Subject) -> 
     One that is enrolled already, or was, is shown from its original start. Raises Unknown, Refused.
     """
     schedules.check(who)
-    plan = definitions.load(session, campaign_id)
+    plan = definitions.look(session, campaign_id)
     begun = session.execute(
         select(Schedule.run, Schedule.started_at)
         .where(
@@ -176,7 +198,7 @@ def foresight(
 
     ``steps`` stand in for those that are saved. Raises BadDefinition, Unknown.
     """
-    plan = definitions.load(session, campaign_id)
+    plan = definitions.look(session, campaign_id)
     if steps is not None:
         plan = _with(plan, definitions.read(steps))
     planned = sequences.foresee(

@@ -71,13 +71,15 @@ _RECORD = {
         " reply_text = json_extract(told.value, '$[6]')"
         " FROM json_each(:told) AS told WHERE deliveries.id = json_extract(told.value, '$[0]')"
     ),
+    # The array too: for a join with what a function returns alone, PostgreSQL reads all deliveries.
     "postgresql": text(
         "UPDATE deliveries SET state = told.value->>1, reason = told.value->>2,"
         " due_at = CAST(told.value->>3 AS timestamp) AT TIME ZONE 'UTC',"
         " sent_at = CAST(told.value->>4 AS timestamp) AT TIME ZONE 'UTC',"
         " reply_code = CAST(told.value->>5 AS integer), reply_text = told.value->>6"
         " FROM json_array_elements(CAST(:told AS json)) AS told"
-        " WHERE deliveries.id = CAST(told.value->>0 AS bigint)"
+        " WHERE deliveries.id = ANY(CAST(:ended AS bigint[]))"
+        " AND deliveries.id = CAST(told.value->>0 AS bigint)"
     ),
 }
 
@@ -139,7 +141,10 @@ def record(
         for outcome in outcomes
     ]
     if told:
-        connection.execute(_RECORD[connection.dialect.name], {"told": json.dumps(told)})
+        ended = [outcome.delivery_id for outcome in outcomes]
+        connection.execute(
+            _RECORD[connection.dialect.name], {"told": json.dumps(told), "ended": ended}
+        )
 
 
 def _stored(instant: datetime) -> str:

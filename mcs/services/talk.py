@@ -65,7 +65,10 @@ class Talk:
         self.carried = 0
 
     async def converse(self, first: Letter) -> None:
-        """Send letters until there are none, or the connection has carried its share."""
+        """Send letters until there are none, or the connection has carried its share.
+
+        What is left is to say goodbye, if the connection is still open.
+        """
         letter: Letter | None = first
         answered: Told | None = None
         self._introduce(first)
@@ -101,11 +104,10 @@ class Talk:
             if not await self._post.may_start(answered, letter):
                 # Suppressed, paused or cancelled after the server said "go on": only closing the
                 # connection takes back a DATA.
+                self._connection.close()
                 return
             answered, letter = await self._hand_over(letter)
         await self._post.record(answered)
-        if self._connection.open:
-            await self._connection.quit()
 
     async def _another(self) -> Letter | None:
         """After none was at hand: wait for one, as long as this connection can carry it."""

@@ -31,7 +31,8 @@ def writing(session: Session, *, one_statement: bool = False) -> Iterator[None]:
     What the session read before is let go first, for two reasons: SQLite cannot turn a read
     transaction into a write one safely, and what was read before the lock may be stale.
     """
-    session.commit()
+    if session.in_transaction():
+        session.commit()
     options: dict[str, Any] = {"mcs_writes": True}
     if one_statement and session.get_bind().dialect.name == "postgresql":
         options["isolation_level"] = "AUTOCOMMIT"

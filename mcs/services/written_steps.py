@@ -6,7 +6,6 @@ be a text alone, and what is left out is as if it were empty.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from mcs.core.sequences import BadDefinition
@@ -15,9 +14,6 @@ from mcs.services.definitions import Step
 
 FIELDS = ("id", "callback", "interval", "repeat", "after", "on_failure", "config", "attempts")
 INTERVAL_FIELDS = ("offset", "time", "days", "excluded")
-# What of a callback's config nobody may read again; the address that notify posts to is a password.
-SECRETS = {"notify": ("url",)}
-_USUAL_SECRETS = ("secret",)
 
 
 class BadActionDef(ValueError):
@@ -63,30 +59,6 @@ def written(step: Step) -> dict[str, Any]:
         "config": dict(step.config),
         "attempts": step.max_attempts,
     }
-
-
-def without_secrets(step: Step) -> Step:
-    """The step as it may be shown to who did not write it."""
-    config = {name: value for name, value in step.config.items() if name not in _secrets(step)}
-    return replace(step, config=config)
-
-
-def with_known_secrets(steps: Sequence[Step], known: Sequence[Step]) -> list[Step]:
-    """The steps, with the secrets of those they replace where they name none themselves."""
-    kept = {
-        (step.key, step.callback): {
-            name: value for name, value in step.config.items() if name in _secrets(step)
-        }
-        for step in known
-    }
-    return [
-        replace(step, config=kept.get((step.key, step.callback), {}) | dict(step.config))
-        for step in steps
-    ]
-
-
-def _secrets(step: Step) -> Sequence[str]:
-    return SECRETS.get(step.callback, _USUAL_SECRETS)
 
 
 def _step(place: int, given: Mapping[str, Any]) -> Step:

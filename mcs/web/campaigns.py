@@ -1,21 +1,23 @@
 """Campaigns: the list, the campaign's own page, and the forms that change it."""
 
 from functools import cache
-from zoneinfo import available_timezones
 
 from flask import Blueprint, flash, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 
 from mcs.core import words
+from mcs.core.sequences import PAST, PAST_SKIP
 from mcs.core.timelines import CAMPAIGN_STATES, today
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Campaign
 from mcs.services import campaigns, sequences
 from mcs.services.campaigns import Fields, RefusedCampaign
+from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain
 from mcs.web.parts import Day, Rate, id_in, line, lines, place, queue, searched, settings, word
+from mcs.web.sequences import effects
 
 bp = Blueprint("campaigns", __name__, url_prefix="/campaigns")
 
@@ -104,20 +106,40 @@ def show(campaign_id: int) -> str:
 
 @bp.route(f"{ONE}/edit", methods=["GET", "POST"])
 def edit(campaign_id: int) -> ResponseReturnValue:
-    campaign = campaigns.find(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     form = CampaignForm(obj=campaigns.fields_of(campaign))
-    fields = accepted(form)
+    fields = None if request.form.get("back") else accepted(form)
     if fields is not None:
-        campaigns.edit(db.session(), clock.now(), queue(), campaign_id, fields, current_user.id)
-        flash("The campaign is saved.")
-        return redirect(f"/campaigns/{campaign_id}", 303)
+        return _save(campaign, form, fields)
     page = render_template("campaigns/form.html", form=form, campaign=campaign, zones=zones())
     return (page, 422) if form.errors else page
 
 
+def _save(campaign: Campaign, form: CampaignForm, fields: Fields) -> ResponseReturnValue:
+    """Save what was typed, once what it moves in the sequence was confirmed, where it moves any."""
+    past = request.form.get("past", "")
+    if past not in PAST:
+        effect = campaigns.effect(db.session(), clock.now(), campaign.id, fields)
+        if effect.any:
+            return render_template(
+                "campaigns/confirm.html",
+                campaign=campaign,
+                form=form,
+                effect=effect,
+                effects=effects,
+                action=request.path,
+            )
+        past = PAST_SKIP
+    tally = campaigns.edit(
+        db.session(), clock.now(), queue(), campaign.id, fields, current_user.id, past
+    )
+    flash(" ".join(["The campaign is saved.", *effects(tally)]))
+    return redirect(f"/campaigns/{campaign.id}", 303)
+
+
 @bp.get(f"{ONE}/activate")
 def ask_activate(campaign_id: int) -> str:
-    campaign = campaigns.find(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     back = sequences.activation(db.session(), clock.now(), campaign_id)
     found = "Its scheduled scenarios are planned again, and go out at their times."
     consequences = [found]
@@ -149,7 +171,7 @@ def activate(campaign_id: int) -> ResponseReturnValue:
 
 @bp.route(f"{ONE}/deactivate", methods=["GET", "POST"])
 def deactivate(campaign_id: int) -> ResponseReturnValue:
-    campaign = campaigns.find(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     if request.method == "GET":
         return ask(
             campaign,
@@ -166,7 +188,7 @@ def deactivate(campaign_id: int) -> ResponseReturnValue:
 
 @bp.route(f"{ONE}/archive", methods=["GET", "POST"])
 def archive(campaign_id: int) -> ResponseReturnValue:
-    campaign = campaigns.find(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     if request.method == "GET":
         return ask(
             campaign,
@@ -222,7 +244,7 @@ def ask(campaign: Campaign, question: str, verb: str, also: str) -> str:
 @cache
 def zones() -> list[str]:
     """The zones people choose from: Region/City, and UTC."""
-    return ["UTC", *sorted(name for name in available_timezones() if _is_a_place(name))]
+    return ["UTC", *sorted(name for name in clock.zones() if _is_a_place(name))]
 
 
 def _is_a_place(name: str) -> bool:

@@ -26,6 +26,7 @@ from mcs.gateways import clock
 from mcs.models import Campaign
 from mcs.services import attributes, contacts, enrolling, subjects
 from mcs.services.contacts import Refused
+from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain, trimmed
 from mcs.web.parts import LARGEST_ID, id_in, line, place, searched, settings, word
 
@@ -50,7 +51,7 @@ def index() -> str:
 
 @bp.get(id_in("/campaigns/{campaign_id}/contacts"), strict_slashes=False)
 def of_campaign(campaign_id: int) -> str:
-    return _list(contacts.find_campaign(db.session(), campaign_id))
+    return _list(find_campaign(db.session(), campaign_id))
 
 
 def _list(campaign: Campaign | None) -> str:
@@ -76,7 +77,7 @@ def _list(campaign: Campaign | None) -> str:
 
 @bp.route(id_in("/campaigns/{campaign_id}/contacts/new"), methods=["GET", "POST"])
 def new(campaign_id: int) -> Any:
-    campaign = contacts.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     form = ContactForm()
     names = attributes.listed(db.session(), campaign_id)
     given = {name: trimmed(request.form.get(f"attribute-{name}")) for name in names}
@@ -235,7 +236,7 @@ def delete(contact_id: int) -> WerkzeugResponse:
 @bp.get(id_in("/campaigns/{campaign_id}/contacts.csv"))
 def export(campaign_id: int) -> Response:
     """The batch as a CSV (UTF-8 with the mark by which Excel knows it)."""
-    campaign = contacts.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     name = re.sub(r"[^A-Za-z0-9]+", "-", campaign.name).strip("-").lower() or "campaign"
     rows = contacts.export(db.session(), campaign_id)
     return Response(
@@ -268,7 +269,7 @@ def _scope() -> Campaign | None:
     number = request.values.get("campaign", type=int)
     if number is None or not 0 < number <= LARGEST_ID:
         abort(404)
-    return contacts.find_campaign(db.session(), number)
+    return find_campaign(db.session(), number)
 
 
 def _coming(contact_id: int, campaign: Campaign | None) -> list[contacts.Coming]:

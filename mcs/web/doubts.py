@@ -10,8 +10,9 @@ from werkzeug.wrappers import Response
 from mcs.core import words
 from mcs.extensions import db
 from mcs.gateways import clock
-from mcs.services import emailers, enrolling, ledger, settling
+from mcs.services import emailers, ledger, settling
 from mcs.services.emailers import NotPossible
+from mcs.services.unknown import find_campaign
 from mcs.web.parts import LARGEST_BIG_ID, id_in, place, queue
 
 bp = Blueprint("doubts", __name__)
@@ -70,7 +71,7 @@ def show_of_sequence(campaign_id: int) -> str:
         "emailers/doubts.html",
         noun="sequence",
         name="Sequence",
-        campaign=enrolling.find_campaign(db.session(), campaign_id),
+        campaign=find_campaign(db.session(), campaign_id),
         here=f"/campaigns/{campaign_id}/sequence/doubts",
         back=f"/campaigns/{campaign_id}/sequence",
         page=ledger.doubts_of_sequence(db.session(), campaign_id, place()),
@@ -80,7 +81,7 @@ def show_of_sequence(campaign_id: int) -> str:
 
 @bp.post(id_in("/campaigns/{campaign_id}/sequence/doubts"))
 def settle_of_sequence(campaign_id: int) -> Response | tuple[str, int]:
-    enrolling.find_campaign(db.session(), campaign_id)
+    find_campaign(db.session(), campaign_id)
 
     def verb(answer: str, delivery_id: int | None) -> int:
         return settling.settle_of_sequence(

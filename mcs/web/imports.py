@@ -26,7 +26,8 @@ from mcs.core.tables import DELIMITERS, BadFile, Layout
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Import
-from mcs.services import campaigns, imports
+from mcs.services import imports
+from mcs.services.unknown import find_campaign
 from mcs.web.forms import FileForm, Form, complain
 from mcs.web.parts import id_in, place, queue, settings
 
@@ -45,7 +46,7 @@ class UploadForm(FileForm):
 
 @bp.route(id_in("/campaigns/{campaign_id}") + "/contacts/upload", methods=["GET", "POST"])
 def upload(campaign_id: int) -> ResponseReturnValue:
-    campaign = campaigns.find(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     form = UploadForm()
     if form.validate_on_submit():
         import_id = _taken(form, campaign_id)

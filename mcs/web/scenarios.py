@@ -20,6 +20,7 @@ from mcs.gateways import clock, mailer
 from mcs.models import Campaign, Scenario
 from mcs.services import attributes, audiences, messages, previews, scenarios
 from mcs.services.scenarios import Fields, Frozen, Refused
+from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain
 from mcs.web.parts import (
     Day,
@@ -99,7 +100,7 @@ def index() -> str:
 
 @bp.get(id_in("/campaigns/{campaign_id}/scenarios/"))
 def of_campaign(campaign_id: int) -> str:
-    return _list(scenarios.find_campaign(db.session(), campaign_id))
+    return _list(find_campaign(db.session(), campaign_id))
 
 
 def _list(campaign: Campaign | None) -> str:
@@ -135,7 +136,7 @@ def _list(campaign: Campaign | None) -> str:
 
 @bp.get(id_in("/campaigns/{campaign_id}/scenarios/new"))
 def new(campaign_id: int) -> str:
-    campaign = scenarios.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     form = ScenarioForm(formdata=None, date=_first_free_day(campaign), time=time(10, 0))
     return _form(campaign, form)
 
@@ -148,7 +149,7 @@ def _first_free_day(campaign: Campaign) -> date:
 
 @bp.post(id_in("/campaigns/{campaign_id}/scenarios/new"))
 def create(campaign_id: int) -> Any:
-    campaign = scenarios.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     form = ScenarioForm()
     draft = _wants_draft()
     if not form.validate():
@@ -318,7 +319,7 @@ def _only_unwritten(problem: Problem, fields: Fields) -> bool:
 @bp.post(id_in("/campaigns/{campaign_id}/scenarios/check"))
 def check(campaign_id: int) -> str:
     """The part beside the form, as one types."""
-    campaign = scenarios.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     form = ScenarioForm()
     form.validate()
     reader = form.reader.data or ""
@@ -381,7 +382,7 @@ def sandboxed(page: str, policy: str = SANDBOX) -> Response:
 @bp.post(id_in("/campaigns/{campaign_id}/scenarios/test"))
 def send_test(campaign_id: int) -> Any:
     """Send what is typed to the person who is signed in; the form comes back as it was."""
-    campaign = scenarios.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     form = ScenarioForm()
     form.validate()
     for field in form:
@@ -412,7 +413,7 @@ def send_test(campaign_id: int) -> Any:
 @bp.get(id_in("/campaigns/{campaign_id}/scenarios/readers"))
 def readers(campaign_id: int) -> str:
     """Choices for the search box of the preview."""
-    scenarios.find_campaign(db.session(), campaign_id)
+    find_campaign(db.session(), campaign_id)
     found = previews.readers(db.session(), campaign_id, request.args.get("reader", "")[:200])
     return render_template("scenarios/readers.html", readers=found)
 

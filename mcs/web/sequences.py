@@ -10,7 +10,7 @@ from flask_login import current_user
 from werkzeug.wrappers import Response
 from wtforms.validators import InputRequired
 
-from mcs.core import timing, words
+from mcs.core import posts, timing, words
 from mcs.core.sequences import Planned
 from mcs.extensions import db
 from mcs.gateways import clock
@@ -25,9 +25,11 @@ from mcs.services import (
     sequences,
     subjects,
 )
-from mcs.services.callbacks import NOTIFY, shown
+from mcs.services.callbacks import NOTIFY
 from mcs.services.definitions import SEND_EMAIL, Step
 from mcs.services.editing import WEBHOOK
+from mcs.services.tallies import Tally
+from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain
 from mcs.web.parts import id_in, line, queue
 
@@ -46,7 +48,7 @@ class EnrolForm(Form):
 @bp.get(id_in(HERE))
 def show(campaign_id: int) -> str:
     session, now = db.session(), clock.now()
-    campaign = enrolling.find_campaign(session, campaign_id)
+    campaign = find_campaign(session, campaign_id)
     steps = definitions.steps_of(session, campaign_id)
     found = definitions.read(steps)
     return render_template(
@@ -93,7 +95,7 @@ def titles(campaign_id: int, steps: Sequence[Step]) -> dict[str, tuple[str, str]
             host = urlsplit(str(step.config.get("url", ""))).netloc
             said[step.key] = ("Webhook", host)
         elif step.callback == NOTIFY:
-            said[step.key] = (KINDS[NOTIFY], shown(step).get("url", ""))
+            said[step.key] = (KINDS[NOTIFY], posts.masked(step.config.get("url", "")))
         else:
             said[step.key] = (KINDS.get(step.callback, step.callback), "")
     return said
@@ -108,6 +110,23 @@ def moments_of(campaign_id: int, steps: Sequence[Step] | None) -> dict[str, list
     return found
 
 
+def effects(tally: Tally) -> list[str]:
+    """What an edit changes, in sentences with numbers."""
+    count = words.count
+    lines = []
+    if tally.move:
+        lines.append(f"{count(tally.move, 'action moves', 'actions move')} to another moment.")
+    if tally.appear:
+        lines.append(f"{count(tally.appear, 'action appears', 'actions appear')}.")
+    if tally.vanish:
+        lines.append(f"{count(tally.vanish, 'action vanishes', 'actions vanish')}.")
+    if tally.skipped:
+        lines.append(f"{count(tally.skipped, 'action is', 'actions are')} left out for good.")
+    if tally.at_once:
+        lines.append(f"{count(tally.at_once, 'of them runs', 'of them run')} at once.")
+    return lines
+
+
 def lateness(seconds: float | None) -> str:
     """How late actions begin: ``0.4 s``, or in larger units."""
     if seconds is None:
@@ -119,12 +138,12 @@ def lateness(seconds: float | None) -> str:
 
 @bp.get(id_in(f"{HERE}/enrol"))
 def enrol(campaign_id: int) -> str:
-    return _enrol_page(enrolling.find_campaign(db.session(), campaign_id), EnrolForm(formdata=None))
+    return _enrol_page(find_campaign(db.session(), campaign_id), EnrolForm(formdata=None))
 
 
 @bp.post(id_in(f"{HERE}/enrol"))
 def enrol_one(campaign_id: int) -> Any:
-    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     form = EnrolForm()
     if form.validate():
         try:
@@ -162,7 +181,7 @@ def _enrol_page(campaign: Campaign, form: EnrolForm) -> str:
 
 @bp.post(id_in(f"{HERE}/enrol/batch"))
 def enrol_batch(campaign_id: int) -> Response:
-    enrolling.find_campaign(db.session(), campaign_id)
+    find_campaign(db.session(), campaign_id)
     before = enrolling.not_enrolled(db.session(), campaign_id)
     left = enrolling.ask_batch(db.session(), clock.now(), queue(), campaign_id, by=current_user.id)
     if left:
@@ -182,7 +201,7 @@ def enrol_batch(campaign_id: int) -> Response:
 @bp.post(id_in(f"{HERE}/enrol/added"))
 def enrol_added(campaign_id: int) -> Response:
     on = request.form.get("on") == "1"
-    enrolling.find_campaign(db.session(), campaign_id)
+    find_campaign(db.session(), campaign_id)
     enrolling.welcome(db.session(), clock.now(), campaign_id, on, by=current_user.id)
     flash(
         "Everyone who is added from now on begins the sequence at that moment."

@@ -21,15 +21,16 @@ from mcs.core.sequences import BadDefinition
 from mcs.extensions import db
 from mcs.gateways import clock, mailer
 from mcs.models import Campaign, Scenario
-from mcs.services import attributes, definitions, editing, enrolling, messages, previews
+from mcs.services import attributes, definitions, editing, messages, previews
 from mcs.services.callbacks import NOTIFY
 from mcs.services.definitions import MOST_ATTEMPTS, SEND_EMAIL, Step
-from mcs.services.editing import WEBHOOK, Effect
+from mcs.services.editing import WEBHOOK
 from mcs.services.scenarios import Fields, Refused
-from mcs.services.schedules import Tally
+from mcs.services.tallies import Effect
+from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain, trimmed
 from mcs.web.parts import by_htmx, id_in, line, lines, settings
-from mcs.web.sequences import HERE, KINDS, SHOWN, moments_of
+from mcs.web.sequences import HERE, KINDS, SHOWN, effects, moments_of
 
 bp = Blueprint("steps", __name__)
 
@@ -187,7 +188,7 @@ def begin(
 
 @bp.route(id_in(f"{HERE}/steps/new"), methods=["GET", "POST"])
 def new(campaign_id: int) -> Any:
-    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     kind = request.args.get("kind", SEND_EMAIL)
     if kind not in KINDS:
         abort(404)
@@ -199,7 +200,7 @@ def new(campaign_id: int) -> Any:
 
 @bp.route(id_in(f"{HERE}/steps/<key>"), methods=["GET", "POST"])
 def edit(campaign_id: int, key: str) -> Any:
-    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     known = editing.find_step(db.session(), campaign_id, key)
     if request.method == "GET":
         message = messages.message_of(db.session(), campaign_id, known)
@@ -287,23 +288,6 @@ def _ask(campaign: Campaign, form: StepForm, step: Step, effect: Effect) -> str:
     )
 
 
-def effects(tally: Tally) -> list[str]:
-    """What an edit changes, in sentences with numbers."""
-    count = words.count
-    lines = []
-    if tally.move:
-        lines.append(f"{count(tally.move, 'action moves', 'actions move')} to another moment.")
-    if tally.appear:
-        lines.append(f"{count(tally.appear, 'action appears', 'actions appear')}.")
-    if tally.vanish:
-        lines.append(f"{count(tally.vanish, 'action vanishes', 'actions vanish')}.")
-    if tally.skipped:
-        lines.append(f"{count(tally.skipped, 'action is', 'actions are')} left out for good.")
-    if tally.at_once:
-        lines.append(f"{count(tally.at_once, 'of them runs', 'of them run')} at once.")
-    return lines
-
-
 def _form(
     campaign: Campaign,
     kind: str,
@@ -389,7 +373,7 @@ def _only_unwritten(problem: Problem, message: Fields) -> bool:
 @bp.post(id_in(f"{HERE}/check"))
 def check(campaign_id: int) -> str:
     """The part beside the form, as one types."""
-    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     key, kind = request.args.get("step", ""), request.args.get("kind", SEND_EMAIL)
     known = editing.find_step(db.session(), campaign_id, key) if key else None
     kind = known.callback if known else kind
@@ -406,7 +390,7 @@ def check(campaign_id: int) -> str:
 @bp.post(id_in(f"{HERE}/test"))
 def send_test(campaign_id: int) -> Any:
     """Send the message that is typed to the person who is signed in; the form comes back."""
-    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     key = request.args.get("step", "")
     known = editing.find_step(db.session(), campaign_id, key) if key else None
     if known is not None and known.callback != SEND_EMAIL:

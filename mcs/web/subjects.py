@@ -9,9 +9,10 @@ from werkzeug.wrappers import Response
 from mcs.core import words
 from mcs.extensions import db
 from mcs.gateways import clock
-from mcs.services import definitions, enrolling, failures, schedules, subjects
+from mcs.services import definitions, failures, schedules, subjects
 from mcs.services.schedules import Subject
 from mcs.services.subjects import Enrolled
+from mcs.services.unknown import find_campaign
 from mcs.web.parts import LARGEST_BIG_ID, LARGEST_ID, id_in, place, searched, word
 from mcs.web.sequences import HERE, titles
 
@@ -22,7 +23,7 @@ ONE = f"{HERE}/subjects/<int(max={LARGEST_ID}):schedule_id>"
 
 @bp.get(id_in(f"{HERE}/subjects"))
 def index(campaign_id: int) -> str:
-    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     steps = definitions.steps_of(db.session(), campaign_id)
     filters: dict[str, Any] = {
         "search": searched(),
@@ -43,7 +44,7 @@ def index(campaign_id: int) -> str:
 
 @bp.get(id_in(f"{HERE}/actions"))
 def actions(campaign_id: int) -> str:
-    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     steps = definitions.steps_of(db.session(), campaign_id)
     filters: dict[str, Any] = {
         "search": searched(),
@@ -67,7 +68,7 @@ def actions(campaign_id: int) -> str:
 @bp.get(id_in(ONE))
 def show(campaign_id: int, schedule_id: int) -> str:
     session, now = db.session(), clock.now()
-    campaign = enrolling.find_campaign(session, campaign_id)
+    campaign = find_campaign(session, campaign_id)
     enrolled = subjects.find(session, campaign_id, schedule_id)
     runs = subjects.runs(session, enrolled.schedule)
     return render_template(
@@ -88,7 +89,7 @@ def show(campaign_id: int, schedule_id: int) -> str:
 def name_of(enrolled: Enrolled) -> str:
     """Who it is: the contact, or the subject's kind and id."""
     schedule, contact = enrolled.schedule, enrolled.contact
-    if contact is not None and schedule.subject == enrolling.CONTACT:
+    if contact is not None and schedule.subject == schedules.CONTACT:
         return "Deleted contact" if contact.deleted_at else contact.name or contact.email
     return f"{schedule.subject} {schedule.subject_id}"
 
@@ -154,29 +155,29 @@ def ask_restart(campaign_id: int, schedule_id: int) -> str:
 
 @bp.post(id_in(f"{ONE}/restart"))
 def restart(campaign_id: int, schedule_id: int) -> Response:
-    """Only of the latest run: pressed twice, it has begun anew once."""
+    """Only of the run that was seen: pressed twice, by two people too, it has begun anew once."""
     enrolled = subjects.find(db.session(), campaign_id, schedule_id)
-    latest = subjects.runs(db.session(), enrolled.schedule)[0]
-    if latest.id == schedule_id:
-        done = schedules.enrol(
-            db.session(),
-            clock.now(),
-            campaign_id,
-            _subject(enrolled),
-            restart=True,
-            by=current_user.id,
-        )
+    done = schedules.enrol(
+        db.session(),
+        clock.now(),
+        campaign_id,
+        _subject(enrolled),
+        restart=True,
+        ends=enrolled.schedule.run,
+        by=current_user.id,
+    )
+    if done.did == "began":
         flash("A new run has begun.")
-        return _back(campaign_id, done.schedule_id)
-    flash("A new run has begun already: this is it.")
-    return _back(campaign_id, latest.id)
+    else:
+        flash("A new run has begun already: this is it.")
+    return _back(campaign_id, done.schedule_id)
 
 
 @bp.post(id_in(f"{HERE}/actions/<int(max={LARGEST_BIG_ID}):action_id>/retry"))
 def retry_one(campaign_id: int, action_id: int) -> Any:
-    enrolling.find_campaign(db.session(), campaign_id)
+    find_campaign(db.session(), campaign_id)
     again = failures.retry_one(
-        db.session(), clock.now(), campaign_id, action_id, by=current_user.id
+        db.session(), clock.now(), action_id, campaign_id=campaign_id, by=current_user.id
     )
     if again:
         flash("It is tried again, at once.")
@@ -194,7 +195,7 @@ def retry_one(campaign_id: int, action_id: int) -> Any:
 
 @bp.get(id_in(f"{HERE}/retry"))
 def ask_retry(campaign_id: int) -> str:
-    campaign = enrolling.find_campaign(db.session(), campaign_id)
+    campaign = find_campaign(db.session(), campaign_id)
     step = _step(campaign_id)
     number = failures.retriable(db.session(), campaign_id, step)
     of_step = f" of the step {step}" if step else ""
@@ -214,7 +215,7 @@ def ask_retry(campaign_id: int) -> str:
 
 @bp.post(id_in(f"{HERE}/retry"))
 def retry(campaign_id: int) -> Response:
-    enrolling.find_campaign(db.session(), campaign_id)
+    find_campaign(db.session(), campaign_id)
     number = failures.retry(
         db.session(), clock.now(), campaign_id, _step(campaign_id), by=current_user.id
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -131,6 +132,53 @@ def test_who_died_before_answering_is_followed_by_who_asks_again(
     at.at += answers.LEASE
     told = shop.post(path, JANE, 200, key="k")
     assert (told["did"], told["run"]) == ("nothing", 2)
+    assert count(session, Schedule) == 2
+
+
+def test_a_campaign_whose_answer_was_lost_is_not_made_again(
+    shop: Shop, session: Session, at: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_args: Any) -> None:
+        raise Killed
+
+    for body in (AUTUMN, AUTUMN | {"key": "winter"}):
+        key = f"k{len(body)}"
+        with monkeypatch.context() as patched:
+            patched.setattr(answers, "keep", killed)
+            with pytest.raises(Killed):
+                shop.ask("POST", "/campaigns", body, key)
+        at.at += answers.LEASE
+        told = shop.ask("POST", "/campaigns", body, key)
+        assert told.status_code == 201
+        assert told.headers["Location"] == f"/api/v1/campaigns/{told.json['id']}"
+    assert count(session, Campaign) == 2
+    # Another key asks for another one.
+    shop.post("/campaigns", AUTUMN, 201, key="another")
+    assert count(session, Campaign) == 3
+    assert session.scalars(select(func.length(Campaign.uid)).distinct()).all() == [22]
+
+
+def test_two_restarts_at_once_without_a_key_begin_one_run(
+    shop: Shop, autumn: str, session: Session, at: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"/campaigns/{autumn}/schedules"
+    shop.post(path, JANE, 201)
+    both_have_seen = Barrier(2)
+    real = enrolments._run_to_end
+
+    def seen(*args: Any) -> int:
+        run = real(*args)
+        both_have_seen.wait(60)
+        return run
+
+    monkeypatch.setattr(enrolments, "_run_to_end", seen)
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(lambda _: shop.ask("POST", path, JANE), range(2)))
+    assert sorted(one.json["did"] for one in told) == ["began", "nothing"]
+    assert {one.json["run"] for one in told} == {2}
     assert count(session, Schedule) == 2
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -166,7 +167,8 @@ def test_a_campaign_is_switched_off_and_on(shop: Shop, autumn: str, session: Ses
     assert not shop.post(f"/campaigns/{autumn}/unarchive")["active"]
     entries = session.scalars(select(AuditEntry).where(AuditEntry.noun == "campaign"))
     said = [(entry.verb, entry.detail.get("token")) for entry in entries]
-    verbs = ("created", "deactivated", "edited", "activated", "archived", "unarchived")
+    verbs = ["created", "edited the steps of", "enrolled a subject of", "deactivated", "edited"]
+    verbs += ["activated", "archived", "unarchived"]
     assert said == [(verb, "manage shop") for verb in verbs]
 
 
@@ -238,6 +240,81 @@ def test_many_are_enrolled_in_one_call(
     assert ask() == {"began": 0, "resumed": 0, "nothing": 2502}
     assert session.scalar(select(func.count()).select_from(Contact)) == 2500
     assert session.scalar(select(func.count()).select_from(Action)) == 3 * 2501
+
+
+@pytest.mark.parametrize("bad", [{"contact": {"email": "no address"}}, {"contact_id": 999}])
+def test_a_bad_one_among_many_keeps_all_of_them_out(
+    shop: Shop, autumn: str, session: Session, bad: dict[str, Any]
+) -> None:
+    """Also those that another commit would have enrolled before it was met."""
+    many = [{"subject": "order", "subject_id": number} for number in range(2500)]
+    answer = shop.ask("POST", f"/campaigns/{autumn}/schedules/bulk", {"subjects": [*many, bad]})
+    assert answer.status_code == 422
+    assert "2500" in answer.text
+    assert session.scalar(select(func.count()).select_from(Schedule)) == 0
+
+
+def test_what_a_program_does_is_written_down_as_what_people_do(
+    shop: Shop, autumn: str, session: Session, sessions: sessionmaker[Session], at: Clock
+) -> None:
+    path = f"/campaigns/{autumn}"
+    enrol(shop, "Jane")
+    enrol(shop, "Jane", 200)
+    shop.post(f"{path}/schedules/bulk", {"subjects": [{"subject": "order", "subject_id": 1}]})
+    shop.post(f"{path}/unschedule", {"subject": "contact", "subject_id": "1"})
+    shop.post(f"{path}/unschedule", {"subject": "contact", "subject_id": "1"})
+    enrol(shop, "Jane", 200)
+    enrol(shop, "Jane", 201, restart=True)
+    given = shop.get(f"{path}/definitions")
+    for _ in range(2):
+        shop.put(f"{path}/definitions", {"action_defs": given["action_defs"][:2]})
+
+    def fail(_call: Call) -> None:
+        raise RuntimeError
+
+    runners.run_due(Surroundings(sessions, {"webhook": fail}, at, 60))
+    failed = shop.get("/actions?state=failed")["items"][0]["id"]
+    shop.post(f"/actions/{failed}/retry")
+    entries = session.scalars(select(AuditEntry).order_by(AuditEntry.id)).all()
+    steps = ["action1", "action2", "action3"]
+    assert [(one.verb, one.detail) for one in entries if one.noun == "campaign"][1:] == [
+        (verb, {"token": "manage shop", **detail})
+        for verb, detail in (
+            ("edited the steps of", {"steps": steps}),
+            ("enrolled a subject of", {"who": "contact 1"}),
+            ("enrolled subjects of", {"began": 1}),
+            ("withdrew a subject of", {"who": "contact 1"}),
+            ("resumed a subject of", {"who": "contact 1"}),
+            ("restarted a subject of", {"who": "contact 1"}),
+            ("edited the steps of", {"steps": steps[:2]}),
+            ("retried actions of", {"actions": 1}),
+        )
+    ]
+
+
+def test_what_a_callback_of_one_s_own_keeps_secret_is_not_shown(
+    app: Flask, shop: Shop, make_shop: Callable[[str], Shop], autumn: str, session: Session
+) -> None:
+    class Fax:
+        secrets = ("pin",)
+
+        def __call__(self, call: Call) -> None:
+            """Nothing."""
+
+    path = f"/campaigns/{autumn}/definitions"
+    app.extensions["callbacks"] = app.extensions["callbacks"] | {"fax": Fax()}
+    step = {"id": "fax", "callback": "fax", "interval": "1day"}
+    config = {"number": "030 1234", "pin": "4711"}
+    shop.put(path, {"action_defs": [{**step, "config": config}]})
+    (shown,) = make_shop("read").get(path)["action_defs"]
+    assert shown["config"] == {"number": "030 1234"}
+    shop.put(path, {"action_defs": [shown]})
+    assert session.scalars(select(ActionDefinition.config)).one() == config
+    # Its package was taken out: nobody knows any more what of it is secret.
+    known = app.extensions["callbacks"]
+    app.extensions["callbacks"] = {name: known[name] for name in known if name != "fax"}
+    (shown,) = make_shop("read").get(path)["action_defs"]
+    assert shown["config"] == {}
 
 
 def test_a_failed_action_is_tried_again(

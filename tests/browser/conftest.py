@@ -41,9 +41,9 @@ def begin(folder: Path, database_url: str) -> Installation:
     return Installation(folder, SLOW | ({"DATABASE_URL": url} if url else {}))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """For one test only: Playwright's loop must not outlive it in this process."""
+    """For one file only: Playwright's loop must not outlive it in this process."""
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if path is None:
         pytest.skip("NO CHROMIUM FOUND: nothing is proven about the pages in a real browser")
@@ -69,7 +69,7 @@ def database_of_installation(request: pytest.FixtureRequest) -> str:
     """Empty on SQLite: a newcomer names no database, so MCS makes its own."""
     if TEST_DATABASE != "postgres":
         return ""
-    return str(request.getfixturevalue("database_url"))
+    return str(request.getfixturevalue("fresh_database_url"))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from mcs.services import (
     users,
 )
 from mcs.services.definitions import SEND_EMAIL, Step
-from mcs.services.enrolling import subject_of
+from mcs.services.schedules import subject_of
 from tests.browser.viewer import Viewer
 from tests.people import add_campaign, add_contact, add_scenario
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from mcs.extensions import db
 from mcs.models import Campaign
-from mcs.services import actions, editing, enrolling, schedules, users
+from mcs.services import actions, editing, schedules, users
 from mcs.services.actions import Ended
 from mcs.services.definitions import Step
 from mcs.services.scenarios import Fields
@@ -52,7 +52,7 @@ def campaign(app: Flask, session: Session) -> Campaign:
         contact = add_contact(session, campaign, name.replace(" ", "."))
         contact.name = name
         session.commit()
-        who = enrolling.subject_of(contact.id)
+        who = schedules.subject_of(contact.id)
         schedules.enrol(session, began + timedelta(days=number), campaign.id, who)
     add_contact(session, campaign, "Gisela")
     schedules.unschedule(session, now, campaign.id, "contact", "2")

@@ -20,7 +20,7 @@ from tests.browser.viewer import Viewer
 from tests.conftest import wait_until
 from tests.flows.installation import OWNER, Installation, next_minute
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 BERLIN = ZoneInfo("Europe/Berlin")
 EXAMPLES = ROOT / "examples" / "contacts.csv"

@@ -15,7 +15,7 @@ from tests.conftest import TEST_DATABASE, wait_until
 from tests.flows.installation import OWNER, Installation
 from tests.flows.outsider import Outsider
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("ways")]
 
 EXAMPLES = ROOT / "examples" / "contacts.csv"
 # Whether the focused element shows that it is: an outline, or the one of what stands for it.

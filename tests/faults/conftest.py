@@ -36,6 +36,11 @@ def seeds() -> Callable[[int, int], range]:
 
 
 @pytest.fixture
+def database_url(fresh_database_url: str) -> str:
+    return fresh_database_url
+
+
+@pytest.fixture
 def world(database_url: str, tmp_path: Path) -> Iterator[Begin]:
     """A function that makes a world, not begun; its environment can be added to."""
     made: list[World] = []

@@ -13,7 +13,7 @@ from sqlalchemy import select, text
 from mcs.models import Contact
 from mcs.services import schedules, sequences, settling
 from mcs.services.definitions import SEND_EMAIL, Step
-from mcs.services.enrolling import subject_of
+from mcs.services.schedules import subject_of
 from tests.conftest import wait_until
 from tests.faults import auditor
 from tests.faults.conftest import Begin

@@ -21,6 +21,11 @@ EXAMPLES = ROOT / "examples" / "contacts.csv"
 
 
 @pytest.fixture
+def database_url(fresh_database_url: str) -> str:
+    return fresh_database_url
+
+
+@pytest.fixture
 def installation(
     tmp_path: Path, database_url: str, redis_url: str, mail_server: MailServer
 ) -> Iterator[Installation]:

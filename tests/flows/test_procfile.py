@@ -60,6 +60,11 @@ class Host:
 
 
 @pytest.fixture
+def database_url(fresh_database_url: str) -> str:
+    return fresh_database_url
+
+
+@pytest.fixture
 def host(
     tmp_path: Path, database_url: str, redis_url: str, mail_server: MailServer
 ) -> Iterator[Host]:

@@ -40,7 +40,7 @@ from mcs.services import (
 )
 from mcs.services.definitions import SEND_EMAIL, Step
 from mcs.services.emailers import NotPossible
-from mcs.services.enrolling import subject_of
+from mcs.services.schedules import subject_of
 from tests.mail import Caught, MailServer
 from tests.people import add_campaign, add_contact, add_contacts, add_scenario
 

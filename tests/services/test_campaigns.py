@@ -11,7 +11,7 @@ from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Emailer
 from mcs.services import campaigns, outlook, planning, users
 from mcs.services.campaigns import Fields, RefusedCampaign
-from mcs.services.unknown import Unknown
+from mcs.services.unknown import Unknown, find_campaign
 from tests.people import add_campaign, add_contact, add_scenario
 
 TUESDAY = date(2026, 11, 24)
@@ -34,7 +34,7 @@ def planned(session: Session) -> list[datetime]:
 
 def test_a_new_campaign_has_an_empty_batch(session: Session, now: datetime, olga: int) -> None:
     fields = Fields("Advent", "", TUESDAY, TUESDAY, "Europe/Berlin")
-    campaign = campaigns.find(session, campaigns.create(session, now, fields, olga))
+    campaign = find_campaign(session, campaigns.create(session, now, fields, olga))
     assert campaign.batch.campaign_id == campaign.id
     assert len(campaign.uid) == 22
     assert campaigns.sender_gaps(campaign) == ["a From address", "a postal address"]

@@ -21,6 +21,7 @@ from mcs.services import (
 )
 from mcs.services.campaigns import Fields
 from mcs.services.definitions import Step
+from mcs.services.unknown import find_campaign
 from tests.people import add_campaign, add_contact, add_contacts
 from tests.services.test_imports import SECRET, Bell, many, upload
 
@@ -140,7 +141,7 @@ def test_a_campaign_switched_off_or_moved_takes_its_sequence_with_it(
     assert {state for _, state in standing(session)} == {"cancelled"}
     campaigns.activate(session, now, queue, campaign.id, by)
     assert {state for _, state in standing(session)} == {"pending"}
-    fields = campaigns.fields_of(campaigns.find(session, campaign.id))
+    fields = campaigns.fields_of(find_campaign(session, campaign.id))
     shorter = Fields(**(fields.__dict__ | {"end_date": date(2026, 11, 23)}))
     campaigns.edit(session, now, queue, campaign.id, shorter, by)
     assert standing(session) == [("hello", "pending"), ("how", "cancelled")]

@@ -1,5 +1,6 @@
 """The ledger's transactions when something is cut off, held up, stopped or cancelled in between."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +16,9 @@ from mcs.models import Delivery, Scenario, Slice
 from mcs.services import deliveries, due, emailers, planning, suppressions
 from mcs.services.deliveries import Claim, Due, Outcome, Step
 from mcs.services.transactions import writing
-from mcs.services.writers import Writer, is_plain, open_writer
+from mcs.services.writers import is_plain, open_writer
+from mcs.services.writers.postgres import TAKE
+from mcs.services.writers.writer import Writer
 from tests.people import add_campaign, add_contact, add_scenario
 
 LEASE = timedelta(seconds=45)
@@ -180,7 +183,7 @@ def advance(request: pytest.FixtureRequest, session: Session, writer: Writer) ->
     """A plain step is written in either of two ways, which do the same."""
     if request.param == "session":
         return lambda now, steps: deliveries.advance(session, now, LEASE, steps)
-    return lambda now, steps: writer.advance(now, now + LEASE, steps)
+    return lambda now, steps: asyncio.run(writer.advance(now, now + LEASE, steps))
 
 
 def test_a_plain_commit_writes_answers_and_starts_whoever_writes_it(
@@ -264,7 +267,7 @@ def test_a_writer_that_waits_for_a_cancel_sees_what_it_did(
     answer: list[tuple[set[int], list[Step]]] = []
     step = Step(claim, starts=[ann.id, bob.id])
     waiting = threading.Thread(
-        target=lambda: answer.append(writer.advance(now, now + LEASE, [step]))
+        target=lambda: answer.append(asyncio.run(writer.advance(now, now + LEASE, [step])))
     )
     with writing(session):
         session.execute(select(Slice.id).with_for_update())
@@ -290,5 +293,33 @@ def test_a_writer_whose_connection_is_cut_says_so_and_has_written_nothing(
     others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
     session.execute(text(f"SELECT pg_terminate_backend(pid) {others}"))
     with pytest.raises(OperationalError):
-        writer.advance(now, now + LEASE, [Step(claim, starts=[ann.id])])
+        asyncio.run(writer.advance(now, now + LEASE, [Step(claim, starts=[ann.id])]))
     assert counts(session, emailer_id) == {"pending": 3}
+
+
+def test_postgresql_finds_the_rows_of_a_commit_by_their_index(
+    session: Session, emailer_id: int
+) -> None:
+    """A scan of the ledger took 3 ms of each commit at 20,000 recipients, and more at more."""
+    if session.get_bind().dialect.name != "postgresql":
+        pytest.skip("its planner chooses otherwise")
+    session.execute(text(_MANY_CONTACTS))
+    session.execute(text(_MANY_DELIVERIES), {"emailer_id": emailer_id})
+    session.execute(text("ANALYZE deliveries, slices"))
+    session.execute(text(f"PREPARE take AS {TAKE}"))
+    session.execute(text("SET plan_cache_mode = force_generic_plan"))
+    nobody = "1, 'token', now(), now(), 1, '{1}', '{2}', '[]', 0, 0, 0, 0, 0"
+    plan = "\n".join(session.scalars(text(f"EXPLAIN EXECUTE take({nobody})")))
+    assert "pk_deliveries" in plan
+    assert "Seq Scan on deliveries" not in plan
+
+
+_MANY_CONTACTS = """
+INSERT INTO contacts (uid, email, email_key, name, attributes, created_at, updated_at)
+SELECT n, n, n, n, '{}', now(), now() FROM generate_series(1, 20000) AS n
+"""
+_MANY_DELIVERIES = """
+INSERT INTO deliveries (emailer_id, contact_id, state, reason, attempts, due_at, message_id,
+reply_text) SELECT :emailer_id, id, 'pending', '', 0, now(), uid, '' FROM contacts
+WHERE uid ~ '^[0-9]+$' AND id NOT IN (SELECT contact_id FROM deliveries)
+"""

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from mcs.core import sequences as core
 from mcs.core.sequences import Enrolment, Standing
-from mcs.library import TABLES
+from mcs.library.ground import TABLES
 from mcs.models import Action, Base, Campaign, Schedule, configure_engine
 from mcs.services import actions, definitions, schedules, sequences
 from mcs.services.actions import Claimed, Ended

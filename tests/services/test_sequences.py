@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.core import sequences as core
 from mcs.models import Action, Campaign, Schedule, configure_engine
-from mcs.services import actions, definitions, schedules, sequences
+from mcs.services import actions, definitions, failures, schedules, sequences
 from mcs.services.actions import Claimed, Ended
 from mcs.services.definitions import Step
 from mcs.services.schedules import Refused, Subject
@@ -238,8 +238,8 @@ def test_a_step_after_one_that_failed(
     assert table(session, "Jane") == ["action1 failed 23 09:00", f"thanks {expected}"]
     # A person has it tried again: now it goes well, and so does what comes after.
     failed = session.scalars(select(Action.id).where(Action.state == "failed")).one()
-    assert actions.retry(session, now, failed)
-    assert not actions.retry(session, now, failed)
+    assert failures.retry_one(session, now, failed)
+    assert not failures.retry_one(session, now, failed)
     run_all(session, now + timedelta(hours=1))
     assert table(session, "Jane")[0] == "action1 completed 23 09:00"
     assert table(session, "Jane")[1].split()[1] in ("pending", "completed")

@@ -14,8 +14,8 @@ from mcs.gateways.jobqueue import JobQueue
 from mcs.models import ActionDefinition, Campaign, Emailer, Scenario
 from mcs.services import email_actions, planning, scenarios, schedules, sequences
 from mcs.services.definitions import SEND_EMAIL, Step
-from mcs.services.enrolling import subject_of
 from mcs.services.scenarios import Frozen
+from mcs.services.schedules import subject_of
 from tests.people import add_campaign, add_contact, add_scenario
 
 

@@ -26,7 +26,7 @@ def olga(app: Flask) -> Visitor:
 @pytest.fixture
 def marie(app: Flask, olga: Visitor) -> Visitor:
     with app.app_context():
-        users.create_user(db.session, MADE_AT, "marie@shop.example", PASSWORD, users.MARKETER)
+        users.create_user(db.session(), MADE_AT, "marie@shop.example", PASSWORD, users.MARKETER)
     visitor = Visitor(app)
     assert visitor.sign_in("marie@shop.example").status_code == 303
     return visitor

@@ -48,8 +48,12 @@ GARBAGE = {
     "markup": "<script>alert(1)</script>",
     "path": "../../../../etc/passwd",
 }
-# PostgreSQL refuses more than SQLite does (NUL, large numbers, late dates), so it is asked all.
-KINDS = list(GARBAGE)[:: 1 if TEST_DATABASE == "postgres" else 3]
+# Of PostgreSQL is asked what it takes otherwise than SQLite does, of SQLite all the rest.
+REFUSED_BY_POSTGRES = (
+    "NUL", "controls", "long", "no characters", "huge", "negative", "digits of others",
+    "the last day", "the first day",
+)  # fmt: skip
+KINDS = [name for name in GARBAGE if (TEST_DATABASE == "postgres") == (name in REFUSED_BY_POSTGRES)]
 # What views read from the request beside their forms.
 PLAIN_FIELDS = ("draft", "view", "use", "campaign", "scenario", "from", "theme", "next", "review")
 PLAIN_FIELDS += ("back", "past", "place", "on", "subject")
@@ -143,6 +147,7 @@ def test_each_field_as_a_list_and_as_a_file(app: Flask, olgas: Visitor) -> None:
         answered(olgas.post(address(rule), files), (rule, "files"))  # type: ignore[arg-type]
 
 
+@pytest.mark.skipif(TEST_DATABASE == "postgres", reason="no database has a part in it")
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
@@ -277,7 +282,7 @@ def test_one_bad_field_among_good_ones(olgas: Visitor, path: str) -> None:
     # Each kind in some field of each form, and on the two databases not in the same one.
     place = 1 if TEST_DATABASE == "postgres" else 0
     for number, name in enumerate(FORMS[path], place):
-        for kind in list(GARBAGE)[number % 3 :: 3]:
+        for kind in list(GARBAGE)[number % 5 :: 5]:
             answer = olgas.post(path, {**FORMS[path], name: GARBAGE[kind]})
             answered(answer, (path, name, kind))
     for page in (

@@ -11,7 +11,7 @@ from mcs.gateways import clock
 from mcs.models import Action, Campaign, Delivery
 from mcs.services import deliveries, email_actions, schedules, sequences
 from mcs.services.definitions import SEND_EMAIL, Step
-from mcs.services.enrolling import subject_of
+from mcs.services.schedules import subject_of
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.web.visitor import Visitor, words
 

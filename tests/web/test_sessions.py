@@ -13,7 +13,7 @@ from tests.web.visitor import OWNER_EMAIL, PASSWORD, Visitor, make_owner, words
 
 def setup_link(app: Flask, **given: str) -> str:
     with app.app_context():
-        token = users.new_setup_token(db.session, datetime.now(UTC), **given)
+        token = users.new_setup_token(db.session(), datetime.now(UTC), **given)
     return f"/setup?token={token}"
 
 
@@ -159,7 +159,7 @@ def test_a_removed_person_is_out_at_once_and_may_be_invited_again(
     olga: Visitor, marie: Visitor, app: Flask
 ) -> None:
     with app.app_context():
-        found = [one.id for one in users.everyone(db.session) if one.role == users.MARKETER]
+        found = [one.id for one in users.everyone(db.session()) if one.role == users.MARKETER]
     assert "Remove marie@shop.example?" in words(olga.get(f"/users/{found[0]}/remove"))
     assert olga.post(f"/users/{found[0]}/remove").status_code == 303
     assert marie.get("/account").status_code == 303
@@ -169,7 +169,7 @@ def test_a_removed_person_is_out_at_once_and_may_be_invited_again(
 
 def test_the_only_owner_cannot_be_removed(app: Flask, olga: Visitor) -> None:
     with app.app_context():
-        owner = users.everyone(db.session)[0].id
+        owner = users.everyone(db.session())[0].id
     olga.post(f"/users/{owner}/remove")
     assert "cannot be removed" in words(olga.get("/users/"))
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from mcs.gateways import clock
 from mcs.models import Action, ActionDefinition, AuditEntry, Campaign, Scenario
-from mcs.services import enrolling, schedules
+from mcs.services import schedules
 from tests.people import add_campaign, add_contact
 from tests.web.visitor import Visitor, words
 
@@ -85,7 +85,7 @@ def enrol(session: Session, at: datetime, campaign: Campaign, *names: str) -> di
     ids = {}
     for name in names:
         contact = add_contact(fresh(session), campaign, name)
-        done = schedules.enrol(session, at, campaign.id, enrolling.subject_of(contact.id))
+        done = schedules.enrol(session, at, campaign.id, schedules.subject_of(contact.id))
         ids[name] = done.schedule_id
     return ids
 

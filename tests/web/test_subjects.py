@@ -1,5 +1,6 @@
 """Who is in a sequence: enrolling, subjects, their timelines, actions, what failed and again."""
 
+from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from mcs.core.calls import Call
 from mcs.gateways.jobqueue import JOBS
 from mcs.models import Action, Campaign, Contact, Schedule
 from mcs.services import due, enrolling, runners, schedules, sequences
+from mcs.services.campaigns import fields_of
 from mcs.services.definitions import Step
 from mcs.services.runners import Surroundings
 from mcs.services.schedules import Subject
@@ -298,6 +300,53 @@ def test_switching_off_and_on_says_in_numbers_what_it_does_to_actions(
     assert "For 2 of them the moment has passed: they run at once." in question
     olga.post(f"{base}/activate")
     assert sorted(run(sessions, time.now)) == ["Ann action2", "Bob action2"]
+
+
+@pytest.mark.parametrize("past", ["skip", "run"])
+def test_other_days_or_another_zone_say_in_numbers_what_moves_in_the_sequence(
+    olga: Visitor, session: Session, sessions: sessionmaker[Session], now: datetime,
+    campaign: Campaign, here: str, time: Clock, past: str,
+) -> None:  # fmt: skip
+    enrol(session, now, campaign, "Ann", "Bob")
+    run(sessions, now)
+    before = actions(session)
+    path = f"/campaigns/{campaign.id}/edit"
+    olga.get(path)
+    typed: dict[str, object] = {
+        name: value or "" for name, value in asdict(fields_of(campaign)).items()
+    }
+
+    def change(**given: object) -> str:
+        """The question that comes first; it is answered, and nothing was saved before."""
+        standing = actions(session)
+        page = olga.post(path, typed | given)
+        assert page.status_code == 200
+        assert f"Save the days and zone of {campaign.name}?" in words(page)
+        back = olga.post(path, typed | given | {"past": past, "back": "1"})
+        assert all(f'value="{value}"' in back.text for value in given.values())
+        assert actions(session) == standing
+        typed.update(given)
+        assert olga.post(path, typed | {"past": past}).status_code == 303
+        return words(page)
+
+    # 10:00 in New York is 15:00 UTC; in Berlin it is 09:00.
+    question = change(timezone="America/New_York")
+    assert "This changes what 2 subjects in the sequence get." in question
+    assert "4 actions move to another moment." in question
+    assert "4 actions move to another moment." in words(olga.get(here))
+    assert actions(session) == [
+        "action1 completed 23 09:00", "action2 pending 25 15:00", "action3 pending 27 15:00",
+    ] * 2  # fmt: skip
+    assert "4 actions vanish." in change(end_date="2026-11-24")
+    assert actions(session)[1] == "action2 cancelled 25 15:00"
+    time.now = now + 3 * DAY
+    question = change(end_date="2026-12-31", timezone="Europe/Berlin")
+    assert "Leave it out for them 2 actions appear. 2 actions are left out for good." in question
+    assert "Run it at once for them 4 actions appear. 2 of them run at once." in question
+    left_out = "action2 cancelled 25 09:00" if past == "skip" else "action2 pending 25 09:00"
+    assert actions(session) == [before[0], left_out, before[2]] * 2
+    # Nothing moves: nothing is asked.
+    assert olga.post(path, typed | {"name": "Before purchase"}).status_code == 303
 
 
 def test_home_has_the_steps_of_the_next_7_days_and_what_is_overdue(

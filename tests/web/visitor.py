@@ -44,7 +44,7 @@ class Visitor:
 
 def make_owner(app: Flask) -> None:
     with app.app_context():
-        users.create_user(db.session, MADE_AT, OWNER_EMAIL, PASSWORD, users.OWNER)
+        users.create_user(db.session(), MADE_AT, OWNER_EMAIL, PASSWORD, users.OWNER)
 
 
 def words(response: TestResponse) -> str:

@@ -26,7 +26,8 @@ def installed(taken: Collection[str] = ()) -> dict[str, Callable[[Call], Any]]:
     """Functions that packages offer as entry points of the group ``mcs.callbacks``.
 
     Each takes a Call. One with a method ``check`` is asked by it whether a step's config will do,
-    which raises mcs.core.calls.BadConfig otherwise. Ids that are ``taken`` are left to who took
+    which raises mcs.core.calls.BadConfig otherwise. What one names in ``secrets`` is never shown
+    again of a config; one without them has ``secret``. Ids that are ``taken`` are left to who took
     them; what cannot be imported is left out, and the log says so.
     """
     found: dict[str, Callable[[Call], Any]] = {}

@@ -22,6 +22,8 @@ class Notify:
     Text and title may have the merge fields and conditions of a scenario.
     """
 
+    secrets = ("url",)
+
     def check(self, config: Mapping[str, Any]) -> None:
         """Whether a step may be defined so. Raises BadConfig."""
         for name in config:

@@ -57,6 +57,8 @@ class Webhook:
     ``Idempotency-Key`` is equal on every attempt of the same action. Any answer but 2xx fails.
     """
 
+    secrets = ("secret",)
+
     def __init__(self, allow: Collection[str] = (), now: Callable[[], float] = time.time) -> None:
         self._allow = frozenset(one.strip().lower() for one in allow)
         self._now = now

@@ -196,6 +196,13 @@ def _actions():
         ),
     )
     op.create_index("ix_actions_state_due_at", "actions", ["state", "due_at"])
+    op.create_index(
+        "ix_actions_lease_until",
+        "actions",
+        ["lease_until"],
+        sqlite_where=sa.text("lease_until IS NOT NULL"),
+        postgresql_where=sa.text("lease_until IS NOT NULL"),
+    )
 
 
 def _api_tokens():

@@ -1,0 +1,105 @@
+"""The writer for SQLite."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+
+from mcs.core.states import DELIVERY_STATES
+from mcs.services.deliveries import Step
+from mcs.services.steps import Outcome
+from mcs.services.writers.writer import Written, counts, stored, told
+
+PATIENCE_MS = 1_000
+
+
+class SqliteWriter:
+    """One process at a time writes, so BEGIN IMMEDIATE is all the locking there is.
+
+    A commit to a file takes less than handing it to a thread does, and waking up again.
+    """
+
+    waits = False
+
+    def __init__(self, engine: Engine) -> None:
+        pooled = engine.raw_connection()
+        connection = pooled.driver_connection
+        assert isinstance(connection, sqlite3.Connection)
+        # Out of the pool, since it is less patient: others than the ledger wait for its caller.
+        pooled.detach()
+        connection.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
+        self._connection = connection
+
+    async def advance(self, now: datetime, until: datetime, steps: Sequence[Step]) -> Written:
+        started: set[int] = set()
+        lost = []
+        with self._writing():
+            for step in steps:
+                if self._hold(until, step):
+                    self._record(step.outcomes)
+                    started |= self._start(now, step)
+                else:
+                    lost.append(step)
+        return started, lost
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise OperationalError("writing the ledger", None, error) from error
+        finally:
+            if self._connection.in_transaction:
+                self._connection.rollback()
+
+    def _hold(self, until: datetime, step: Step) -> bool:
+        held = self._connection.execute(_HOLD, _holding(step) | {"until": stored(until)})
+        return held.rowcount == 1
+
+    def _record(self, outcomes: Sequence[Outcome]) -> None:
+        if outcomes:
+            self._connection.executemany(_RECORD, [told(outcome) for outcome in outcomes])
+
+    def _start(self, now: datetime, step: Step) -> set[int]:
+        if not step.starts:
+            return set()
+        wish = (stored(now), json.dumps(step.starts), step.claim.parent.emailer_id)
+        started = {row[0] for row in self._connection.execute(_START, wish)}
+        refused = len(step.starts) - len(started)
+        if refused:
+            self._connection.execute(_REFUSED, (refused, refused, step.claim.slice_id))
+        return started
+
+
+def _holding(step: Step) -> dict[str, object]:
+    """The counts too as if all starts could be: those that cannot are counted back."""
+    moved = counts(step)
+    moved["pending"] -= len(step.starts)
+    moved["sending"] += len(step.starts)
+    return {"slice_id": step.claim.slice_id, "token": step.claim.token, **moved}
+
+
+_HOLD = (
+    "UPDATE slices SET lease_until = :until, "
+    + ", ".join(f"{state} = {state} + :{state}" for state in DELIVERY_STATES)
+    + " WHERE id = :slice_id AND claim_token = :token"
+)
+_RECORD = (
+    "UPDATE deliveries SET state = ?, reason = ?, due_at = ?, sent_at = ?, reply_code = ?,"
+    " reply_text = ? WHERE id = ?"
+)
+_START = (
+    "UPDATE deliveries SET state = 'sending', started_at = ?, attempts = attempts + 1"
+    " WHERE id IN (SELECT value FROM json_each(?)) AND state = 'pending'"
+    " AND EXISTS (SELECT 1 FROM emailers WHERE id = ? AND state = 'sending') RETURNING id"
+)
+_REFUSED = "UPDATE slices SET pending = pending + ?, sending = sending - ? WHERE id = ?"

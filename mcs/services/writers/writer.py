@@ -1,0 +1,58 @@
+"""What a writer is, and the words that all of them use."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from mcs.core.states import DELIVERY_STATES
+from mcs.services.deliveries import Step
+from mcs.services.steps import Outcome
+
+Written = tuple[set[int], list[Step]]
+
+
+class Writer(Protocol):
+    """A connection of its own to the ledger. Raises SQLAlchemy's OperationalError.
+
+    After an error it is of no more use. ``waits`` says whether others can run during a commit.
+    """
+
+    waits: bool
+
+    async def advance(self, now: datetime, until: datetime, steps: Sequence[Step]) -> Written:
+        """Write plain steps in one commit, and renew their leases ``until`` then.
+
+        Returns the deliveries that may go, and the steps whose lease is lost.
+        """
+
+    def close(self) -> None:
+        """Let the connection go."""
+
+
+def counts(step: Step) -> dict[str, int]:
+    """How the slice's counts move by the answers."""
+    moved = Counter(outcome.state for outcome in step.outcomes)
+    counts = {state: moved[state] for state in DELIVERY_STATES}
+    counts["sending"] -= len(step.outcomes)
+    return counts
+
+
+def told(outcome: Outcome) -> tuple[str, str, str, str | None, int | None, str, int]:
+    """An answer as the columns state, reason, due_at, sent_at, reply_code, reply_text; and its
+    delivery's id."""
+    at = stored(outcome.at)
+    return (
+        outcome.state,
+        outcome.reason[:200],
+        at,
+        at if outcome.state == "sent" else None,
+        outcome.reply_code,
+        outcome.reply_text[:1000],
+        outcome.delivery_id,
+    )
+
+
+def stored(instant: datetime) -> str:
+    """As SQLite stores it (UtcDateTime), which PostgreSQL reads too."""
+    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
