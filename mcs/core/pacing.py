@@ -14,7 +14,9 @@ WINDOW = timedelta(milliseconds=250)
 # So much is made up for, and so much faster at most: a worker's turn ends and another's begins.
 MOST_BEHIND = timedelta(seconds=3)
 CATCHING_UP = 1.1
-# Further ahead than all workers together reserve: the clock was set back since.
+# Further ahead than all workers together reserve, 1,200 of them, or 100 where a window is a single
+# slot of seconds: the clock was set back since.
+FARTHEST = timedelta(minutes=5)
 FARTHEST_WINDOWS = 100
 
 
@@ -43,7 +45,8 @@ def next_window(now: datetime, next_at: datetime, behind: timedelta, rate: float
     """The window to reserve, where slots before ``next_at`` are given away."""
     slots = window_size(rate)
     length = window_length(rate, slots)
-    if next_at > now + length * FARTHEST_WINDOWS or next_at < now - MOST_BEHIND:
+    farthest = max(FARTHEST, length * FARTHEST_WINDOWS)
+    if next_at > now + farthest or next_at < now - MOST_BEHIND:
         return Window(now, now + length, slots, timedelta())
     start = max(next_at, now)
     behind = min(behind + (start - next_at), MOST_BEHIND)
