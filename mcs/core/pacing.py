@@ -61,11 +61,15 @@ def given_back(behind: timedelta, rate: float, slots: int) -> timedelta:
 
 @dataclass
 class Allowance:
-    """The slots one worker holds of one throttle of ``rate`` messages a second."""
+    """The slots one worker holds of one throttle of ``rate`` messages a second.
+
+    Slots may be added, and told of, by another thread than uses them.
+    """
 
     rate: float
     _slots: deque[datetime] = field(default_factory=deque)
     _missed: int = 0
+    _told: int = 0
 
     def add(self, window: Window) -> None:
         """A window that was reserved."""
@@ -100,12 +104,14 @@ class Allowance:
         return not self._slots or self._slots[-1] < now + WINDOW
 
     def missed(self) -> int:
-        """How many slots were not used in time since this was last asked."""
-        missed, self._missed = self._missed, 0
-        return missed
+        """How many slots were not used in time, and nobody was told of."""
+        return self._missed - self._told
 
-    def leave(self) -> int:
-        """Give all slots up; how many were not used."""
+    def told(self, missed: int) -> None:
+        """So many that were missed are written down, and will be made up for."""
+        self._told += missed
+
+    def leave(self) -> None:
+        """Give all slots up: they are missed."""
         self._missed += len(self._slots)
         self._slots.clear()
-        return self.missed()
