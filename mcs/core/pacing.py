@@ -14,7 +14,9 @@ WINDOW = timedelta(milliseconds=250)
 # So much is made up for, and so much faster at most: a worker's turn ends and another's begins.
 MOST_BEHIND = timedelta(seconds=3)
 CATCHING_UP = 1.1
-# Further ahead than all workers together reserve: the clock was set back since.
+# Further ahead than all workers together reserve, 1,200 of them, or 100 where a window is a single
+# slot of seconds: the clock was set back since.
+FARTHEST = timedelta(minutes=5)
 FARTHEST_WINDOWS = 100
 
 
@@ -43,7 +45,8 @@ def next_window(now: datetime, next_at: datetime, behind: timedelta, rate: float
     """The window to reserve, where slots before ``next_at`` are given away."""
     slots = window_size(rate)
     length = window_length(rate, slots)
-    if next_at > now + length * FARTHEST_WINDOWS or next_at < now - MOST_BEHIND:
+    farthest = max(FARTHEST, length * FARTHEST_WINDOWS)
+    if next_at > now + farthest or next_at < now - MOST_BEHIND:
         return Window(now, now + length, slots, timedelta())
     start = max(next_at, now)
     behind = min(behind + (start - next_at), MOST_BEHIND)
@@ -58,11 +61,15 @@ def given_back(behind: timedelta, rate: float, slots: int) -> timedelta:
 
 @dataclass
 class Allowance:
-    """The slots one worker holds of one throttle of ``rate`` messages a second."""
+    """The slots one worker holds of one throttle of ``rate`` messages a second.
+
+    Slots may be added, and told of, by another thread than uses them.
+    """
 
     rate: float
     _slots: deque[datetime] = field(default_factory=deque)
     _missed: int = 0
+    _told: int = 0
 
     def add(self, window: Window) -> None:
         """A window that was reserved."""
@@ -97,12 +104,14 @@ class Allowance:
         return not self._slots or self._slots[-1] < now + WINDOW
 
     def missed(self) -> int:
-        """How many slots were not used in time since this was last asked."""
-        missed, self._missed = self._missed, 0
-        return missed
+        """How many slots were not used in time, and nobody was told of."""
+        return self._missed - self._told
 
-    def leave(self) -> int:
-        """Give all slots up; how many were not used."""
+    def told(self, missed: int) -> None:
+        """So many that were missed are written down, and will be made up for."""
+        self._told += missed
+
+    def leave(self) -> None:
+        """Give all slots up: they are missed."""
         self._missed += len(self._slots)
         self._slots.clear()
-        return self.missed()

@@ -11,7 +11,11 @@ TOLERATED = timedelta(seconds=2)
 
 log = logging.getLogger(__name__)
 
-# What the database's clock said, and this process's counter of seconds then.
+# Of this host's counters of seconds, the one that goes on while the host is suspended: who wakes
+# must not take its lease for a fresh one. Elsewhere than on Linux, the one that never jumps.
+_COUNTER = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+# What the database's clock said, in UTC, and this process's counter of seconds then.
 _told: tuple[datetime, float] | None = None
 _said_off_by = timedelta()
 
@@ -21,7 +25,7 @@ def now() -> datetime:
     if _told is None:
         return of_host()
     moment, counter = _told
-    return moment + timedelta(seconds=time.monotonic() - counter)
+    return moment + timedelta(seconds=time.clock_gettime(_COUNTER) - counter)
 
 
 def of_host() -> datetime:
@@ -35,7 +39,8 @@ def go_by(theirs: datetime) -> None:
     Hosts that disagree would take over each other's slices, hold them for hours, and send early.
     """
     global _told, _said_off_by
-    _told = (theirs, time.monotonic())
+    # In UTC, since seconds that are added in another zone leave out its change of the hour.
+    _told = (theirs.astimezone(UTC), time.clock_gettime(_COUNTER))
     off_by = of_host() - theirs
     if abs(off_by) <= TOLERATED:
         off_by = timedelta()

@@ -6,6 +6,7 @@ holds the token can record nothing.
 """
 
 import json
+import logging
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -40,6 +41,8 @@ from mcs.models.sql import among
 from mcs.services import definitions, schedules
 from mcs.services.definitions import Plan
 from mcs.services.transactions import writing
+
+log = logging.getLogger(__name__)
 
 NO_SYNC: dict[str, Any] = {"synchronize_session": False}
 # A callback that kills its worker each time must come to an end.
@@ -117,8 +120,7 @@ def turn(
         if room <= 0 or not callbacks:
             return []
         claimed, over = _claim(session, now, lease, room, callbacks, campaign_ids)
-    for campaign_id, ids in over.items():
-        _close_over(session, now, campaign_id, ids)
+    _close_over(session, now, over)
     return claimed
 
 
@@ -305,12 +307,22 @@ def _claim(
     return [_claimed(row, token) for row in rows], over
 
 
-def _close_over(session: Session, now: datetime, campaign_id: int, ids: Sequence[int]) -> None:
+def _close_over(session: Session, now: datetime, over: Mapping[int, Sequence[int]]) -> None:
     """Cancel actions that are due after their campaign's last day. Not in the commit that claims:
     the campaign is held before its actions are."""
+    for campaign_id, ids in over.items():
+        try:
+            _close_one(session, now, campaign_id, ids)
+        except Exception:
+            # Who has claimed must hear of it whatever happens here; these come again.
+            log.exception("what is due after the end of campaign %d stands", campaign_id)
+
+
+def _close_one(session: Session, now: datetime, campaign_id: int, ids: Sequence[int]) -> None:
     with writing(session):
-        plan = definitions.load(session, campaign_id)
-        if now < plan.calendar.ends:
+        plans = definitions.load_many(session, [campaign_id])
+        # It may have been destroyed since, or been given more days.
+        if not plans or now < plans[0].calendar.ends:
             return
         _cancel(session, now, ids, sequences.TOO_LATE)
         keys = set(session.scalars(select(Action.key).where(Action.id.in_(ids))))

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import DateTime, func, select
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue, QueueHealth
 from mcs.gateways.mailserver import MailServerCheck
+from mcs.models.base import UtcDateTime
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ def database_answers(session: Session) -> bool:
 
 
 def database_time(session: Session) -> datetime | None:
-    """What time the database's host has; None where the database is a file of this host, or is
-    away."""
+    """What time the database's host has, in UTC whatever zone the database shows times in; None
+    where the database is a file of this host, or is away."""
     if session.get_bind().dialect.name == "sqlite":
         return None
     try:
-        return session.scalar(select(func.clock_timestamp(type_=DateTime(timezone=True))))
+        return session.scalar(select(func.clock_timestamp(type_=UtcDateTime())))
     except SQLAlchemyError:
         return None
     finally:

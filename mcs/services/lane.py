@@ -135,8 +135,8 @@ class Lane:
             self._ending = True
             await self._release(list(self._feeds))
             if not self._given.stopping():
-                for give_back in self._pacer.leave():
-                    await self._on_thread(give_back)
+                # On the thread: a reservation that was under way there ends first.
+                await self._on_thread(self._pacer.leave)
         if self._failure is not None:
             raise self._failure
 

@@ -73,14 +73,13 @@ class Pacer:
         ]
         return min(found, default=None)
 
-    def leave(self) -> list[Callable[[Session], None]]:
-        """Use no more slots; the verbs that give back those that were not used."""
-        unused = {limit: allowance.leave() for limit, allowance in self._allowances.items()}
-        return [
-            partial(throttles.give_back, key=limit.key, rate=limit.rate, slots=slots)
-            for limit, slots in sorted(unused.items(), key=lambda it: it[0].key)
-            if slots
-        ]
+    def leave(self, session: Session) -> None:
+        """Use no more slots, and give back those that were not used."""
+        for limit, allowance in sorted(self._allowances.items(), key=lambda it: it[0].key):
+            allowance.leave()
+            if missed := allowance.missed():
+                throttles.give_back(session, limit.key, limit.rate, missed)
+                allowance.told(missed)
 
     def _of(self, limit: Limit) -> Allowance:
         return self._allowances.setdefault(limit, Allowance(limit.rate))
@@ -89,3 +88,4 @@ class Pacer:
         allowance = self._of(limit)
         missed = allowance.missed()
         allowance.add(throttles.reserve(session, self._now(), limit.key, limit.rate, missed))
+        allowance.told(missed)

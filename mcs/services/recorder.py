@@ -48,7 +48,8 @@ class _Wish:
 class Recorder:
     """Writes for one lane.
 
-    ``meanwhile`` is called when a commit has been sent off and the lane has nothing to do.
+    ``meanwhile`` is called when a commit has been sent off and the lane has nothing to do. Where
+    nobody can do anything during a commit (SQLite's writer), it is never called.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ def test_windows(rate: float, slots: int, length: float) -> None:
         pytest.param(-2.2, 2, 0, 0.25 / 1.1, 3 - 0.25 / 11, id="held up once more"),
         pytest.param(0.1, 0.01, 0.1, 0.24, 0, id="nearly made up for"),
         pytest.param(-3.1, 2, 0, 0.25, 0, id="a pause"),
-        pytest.param(24.9, 0, 24.9, 0.25, 0, id="a hundred workers"),
+        pytest.param(299, 0, 299, 0.25, 0, id="a thousand workers"),
         pytest.param(3600, 1, 0, 0.25, 0, id="the clock was set back"),
     ],
 )
@@ -57,6 +57,11 @@ def test_the_next_window(
     assert found.start == NOW + seconds(start)
     assert found.end - found.start == pytest.approx(seconds(length), abs=seconds(1e-5))
     assert found.behind == pytest.approx(seconds(left), abs=seconds(1e-5))
+
+
+def test_a_hundred_workers_of_a_slow_rate_take_turns() -> None:
+    given_until = NOW + seconds(9_999)
+    assert next_window(NOW, given_until, NOTHING, rate=0.01).start == given_until
 
 
 def test_what_was_missed_is_made_up_for_within_half_a_minute_without_a_burst() -> None:
@@ -102,8 +107,11 @@ def test_slots_that_were_not_used_are_gone() -> None:
         gone += 1
     assert gone <= 3
     assert allowance.missed() == 81 - gone
-    assert allowance.leave() == 100 - 81
-    assert allowance.leave() == 0
+    allowance.told(81 - gone)
+    assert allowance.missed() == 0
+    allowance.leave()
+    assert allowance.next_slot() is None
+    assert allowance.missed() == 100 - 81
 
 
 def test_more_is_wanted_before_the_last_slot_is_used() -> None:

@@ -1,7 +1,9 @@
 """Which clock is gone by."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -29,6 +31,25 @@ def test_the_database_is_right(hours: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert timedelta() <= clock.now() - theirs < timedelta(seconds=1)
     monkeypatch.setattr(clock, "of_host", lambda: HERE + timedelta(days=1))
     assert clock.now() - theirs < timedelta(seconds=1), "however the host's clock jumps"
+
+
+def test_a_database_in_berlin_is_understood_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    before_the_hour_is_repeated = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+    monkeypatch.setattr(time, "clock_gettime", lambda _counter: 0)
+    clock.go_by(before_the_hour_is_repeated)
+    monkeypatch.setattr(time, "clock_gettime", lambda _counter: 3600)
+    assert clock.now() == datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
+    assert clock.now().tzinfo is UTC
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="only Linux can tell")
+def test_a_host_that_was_suspended_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = {time.CLOCK_BOOTTIME: 100.0, time.CLOCK_MONOTONIC: 100.0}
+    monkeypatch.setattr(time, "clock_gettime", lambda counter: counters[counter])
+    monkeypatch.setattr(time, "monotonic", lambda: counters[time.CLOCK_MONOTONIC])
+    clock.go_by(HERE)
+    counters[time.CLOCK_BOOTTIME] += 60
+    assert clock.now() == HERE + timedelta(seconds=60)
 
 
 def test_a_wrong_clock_is_spoken_of_once(caplog: pytest.LogCaptureFixture) -> None:

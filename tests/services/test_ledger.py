@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -19,6 +19,7 @@ from mcs.services.transactions import writing
 from mcs.services.writers import is_plain, open_writer
 from mcs.services.writers.postgres import TAKE
 from mcs.services.writers.writer import Writer
+from tests.conftest import wait_until
 from tests.people import add_campaign, add_contact, add_scenario
 
 LEASE = timedelta(seconds=45)
@@ -297,6 +298,57 @@ def test_a_writer_whose_connection_is_cut_says_so_and_has_written_nothing(
     assert counts(session, emailer_id) == {"pending": 3}
 
 
+@pytest.mark.parametrize(
+    "url", ["sqlite:////there/is/no/such/folder/mcs.db", "postgresql+psycopg://127.0.0.1:1/mcs"]
+)
+def test_a_writer_that_finds_no_database_says_so_as_everybody_does(url: str) -> None:
+    with pytest.raises(OperationalError):
+        open_writer(create_engine(url))
+
+
+@pytest.fixture
+def bob_after_ann(session: Session, now: datetime, held: tuple[Claim, list[Due]]) -> Step:
+    """Ann's message was accepted, and Bob's may go."""
+    claim, (ann, bob, _cleo) = held
+    deliveries.advance(session, now, LEASE, [Step(claim, starts=[ann.id])])
+    accepted = Outcome(ann.id, "sent", now, reply_code=250)
+    return Step(claim, outcomes=[accepted], starts=[bob.id])
+
+
+def test_a_commit_that_is_not_answered_within_a_lease_is_given_up_and_made_once(
+    session: Session, now: datetime, emailer_id: int, bob_after_ann: Step, writer: Writer
+) -> None:
+    if session.get_bind().dialect.name != "postgresql":
+        pytest.skip("SQLite answers, or is locked")
+    with writing(session):
+        session.execute(select(Slice.id).with_for_update())
+        with pytest.raises(OperationalError):
+            asyncio.run(writer.advance(now, now + timedelta(seconds=0.3), [bob_after_ann]))
+        writer.close()
+    # The server goes on with what was given up, before this or after it.
+    (started, lost) = deliveries.advance(session, now, LEASE, [bob_after_ann], again=True)
+    assert (len(started), lost) == (1, [])
+    wait_until(lambda: not others_at_work(session))
+    assert counts(session, emailer_id) == {"sent": 1, "sending": 1, "pending": 1}
+
+
+def test_a_commit_that_comes_after_the_one_in_its_place_changes_nothing(
+    session: Session, now: datetime, emailer_id: int, bob_after_ann: Step, writer: Writer
+) -> None:
+    if session.get_bind().dialect.name != "postgresql":
+        pytest.skip("none comes late")
+    deliveries.advance(session, now, LEASE, [bob_after_ann])
+    assert asyncio.run(writer.advance(now, now + LEASE, [bob_after_ann])) == (set(), [])
+    assert counts(session, emailer_id) == {"sent": 1, "sending": 1, "pending": 1}
+
+
+def others_at_work(session: Session) -> int:
+    session.rollback()  # a new look, not the old snapshot
+    others = "pid <> pg_backend_pid() AND datname = current_database() AND state <> 'idle'"
+    found = session.execute(text(f"SELECT count(*) FROM pg_stat_activity WHERE {others}"))
+    return found.scalar_one()
+
+
 def test_postgresql_finds_the_rows_of_a_commit_by_their_index(
     session: Session, emailer_id: int
 ) -> None:
@@ -308,7 +360,7 @@ def test_postgresql_finds_the_rows_of_a_commit_by_their_index(
     session.execute(text("ANALYZE deliveries, slices"))
     session.execute(text(f"PREPARE take AS {TAKE}"))
     session.execute(text("SET plan_cache_mode = force_generic_plan"))
-    nobody = "1, 'token', now(), now(), 1, '{1}', '{2}', '[]', 0, 0, 0, 0, 0"
+    nobody = "1, 'token', now(), now(), 1, '{1}', '{2}', '[]'"
     plan = "\n".join(session.scalars(text(f"EXPLAIN EXECUTE take({nobody})")))
     assert "pk_deliveries" in plan
     assert "Seq Scan on deliveries" not in plan

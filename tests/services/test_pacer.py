@@ -4,8 +4,11 @@ from collections import Counter
 from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import create_engine, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from mcs.models import Throttle
 from mcs.services.pacer import Limit, Pacer
 
 
@@ -39,6 +42,23 @@ def test_a_slow_campaign_takes_no_more_of_the_installation_than_it_uses(
     assert burst <= 10
 
 
+def test_what_was_missed_is_not_forgotten_by_an_error(session: Session, now: datetime) -> None:
+    limits = {(Limit("installation", 100),)}
+    moment = now
+    pacer = Pacer(lambda: moment)
+    (reserve,) = pacer.reservations(limits)
+    reserve(session)
+    moment += timedelta(seconds=1)
+    assert _go(pacer, limits) == 0
+    nowhere = Session(create_engine("sqlite:////there/is/no/such/folder/mcs.db"))
+    (reserve,) = pacer.reservations(limits)
+    for verb in (reserve, pacer.leave):
+        with pytest.raises(OperationalError):
+            verb(nowhere)
+    pacer.leave(session)
+    assert session.scalars(select(Throttle.behind)).one() == timedelta(seconds=0.25)
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_the_rate_holds_though_turns_end_and_workers_are_held_up(
     workers: int, session: Session, now: datetime
@@ -52,8 +72,7 @@ def test_the_rate_holds_though_turns_end_and_workers_are_held_up(
         time[0] = now + timedelta(milliseconds=20) * number
         for worker, pacer in enumerate(pacers):
             if number == 100 + 7 * worker:
-                for give_back in pacer.leave():
-                    give_back(session)
+                pacer.leave(session)
                 pacers[worker] = Pacer(lambda: time[0])
                 away_until[worker] = time[0] + timedelta(seconds=0.8)
             elif number == 300 + 100 * worker:
@@ -69,6 +88,10 @@ def _sent(pacer: Pacer, limits: set[tuple[Limit, ...]], session: Session) -> int
     """How many messages a worker starts now."""
     for reserve in pacer.reservations(limits):
         reserve(session)
+    return _go(pacer, limits)
+
+
+def _go(pacer: Pacer, limits: set[tuple[Limit, ...]]) -> int:
     (kept,) = limits
     number = 0
     while pacer.may_go(kept):

@@ -5,10 +5,11 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, event, func, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from mcs.models import Action, Campaign, Schedule
+from mcs.models import Action, ActionDefinition, Batch, Campaign, Schedule
 from mcs.services import actions, definitions, schedules, sequences
 from mcs.services.definitions import Step
 from mcs.services.schedules import Subject
@@ -85,6 +86,64 @@ def test_what_is_due_after_the_last_day_is_cancelled_beside_an_edit(
             session.execute(select(Action.id).with_for_update()).all()
         assert worker.result(timeout=20) == []
     assert standing(session) == [("a", "cancelled"), ("b", "cancelled")]
+
+
+@pytest.fixture
+def longer(session: Session, campaign: Campaign, now: datetime) -> Campaign:
+    """Bob has begun it. It is not over when Ann's is."""
+    longer = add_campaign(session, key="longer", timezone="UTC", end_date=date(2026, 12, 31))
+    sequences.define(session, now, longer.id, [STEPS[0]])
+    schedules.enrol(session, now, longer.id, Subject("order", "Bob"))
+    return longer
+
+
+def test_who_has_claimed_hears_of_it_though_another_campaign_is_destroyed_meanwhile(
+    session: Session,
+    sessions: sessionmaker[Session],
+    campaign: Campaign,
+    longer: Campaign,
+    now: datetime,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    number = campaign.id
+    session.rollback()
+
+    def destroy(_session: Session) -> None:
+        mine = select(Schedule.id).where(Schedule.campaign_id == number)
+        with sessions() as other, writing(other):
+            other.execute(delete(Action).where(Action.schedule_id.in_(mine)))
+            other.execute(delete(Schedule).where(Schedule.campaign_id == number))
+            other.execute(delete(ActionDefinition).where(ActionDefinition.campaign_id == number))
+            other.execute(delete(Batch).where(Batch.campaign_id == number))
+            other.execute(delete(Campaign).where(Campaign.id == number))
+
+    event.listen(session, "after_commit", destroy, once=True)
+    assert [one.subject_id for one in claim(session, now + timedelta(days=9))] == ["Bob"]
+    assert standing(session) == [("a", "processing")]
+    assert not caplog.records
+
+
+def test_who_has_claimed_hears_of_it_though_the_database_then_refuses(
+    session: Session,
+    longer: Campaign,
+    now: datetime,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(*_given: object) -> None:
+        raise OperationalError("cancelling", None, Exception("deadlock detected"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(actions, "_cancel", refuse)
+        assert [one.subject_id for one in claim(session, now + timedelta(days=9))] == ["Bob"]
+    assert "deadlock detected" in caplog.text
+    assert sorted(standing(session)) == [("a", "pending"), ("a", "processing"), ("b", "pending")]
+    assert claim(session, now + timedelta(days=9)) == []
+    assert sorted(standing(session)) == [
+        ("a", "cancelled"),
+        ("a", "processing"),
+        ("b", "cancelled"),
+    ]
 
 
 def test_a_dead_worker_s_actions_come_back_beside_an_edit(

@@ -2,18 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 import psycopg
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
 from mcs.services.deliveries import Step
-from mcs.services.writers.writer import Written, counts, told
+from mcs.services.writers.writer import Written, passing, told
 
 _HOLD, _TAKE = b"mcs_hold", b"mcs_take"
 
@@ -27,27 +25,27 @@ class PostgresWriter:
     waits = True
 
     def __init__(self, engine: Engine) -> None:
-        pooled = engine.raw_connection()
+        with passing(psycopg.Error):
+            pooled = engine.raw_connection()
         connection = pooled.driver_connection
         assert isinstance(connection, psycopg.Connection)
         # Out of the pool, since nobody else could use it after what follows.
         pooled.detach()
         self._connection = connection
         self._libpq = connection.pgconn
-        with _passing_errors():
+        with passing(psycopg.Error):
             _sound(self._libpq.prepare(_HOLD, HOLD.encode()))
             _sound(self._libpq.prepare(_TAKE, TAKE.encode()))
             self._libpq.nonblocking = 1
             self._libpq.enter_pipeline_mode()
 
     async def advance(self, now: datetime, until: datetime, steps: Sequence[Step]) -> Written:
-        with _passing_errors():
-            for step in steps:
-                self._send(now, until, step)
-            self._libpq.pipeline_sync()
-            await self._flush()
-            answers = [await self._answer() for _ in steps]
-            _sound(await self._result())
+        # No longer than the leases: others renew them, so a connection that has fallen silent would
+        # hold the slices for as long as TCP takes to give it up.
+        seconds = (until - now).total_seconds()
+        with passing(psycopg.Error, TimeoutError):
+            async with asyncio.timeout(seconds):
+                answers = await self._written(now, until, steps)
         started: set[int] = set()
         lost = []
         for step, answer in zip(steps, answers, strict=True):
@@ -60,8 +58,18 @@ class PostgresWriter:
     def close(self) -> None:
         self._connection.close()
 
+    async def _written(
+        self, now: datetime, until: datetime, steps: Sequence[Step]
+    ) -> list[list[int] | None]:
+        for step in steps:
+            self._send(now, until, step)
+        self._libpq.pipeline_sync()
+        await self._flush()
+        answers = [await self._answer() for _ in steps]
+        _sound(await self._result())
+        return answers
+
     def _send(self, now: datetime, until: datetime, step: Step) -> None:
-        moved = counts(step)
         mine = (step.claim.slice_id, step.claim.token)
         self._execute(_HOLD, mine)
         self._execute(
@@ -74,7 +82,6 @@ class PostgresWriter:
                 _array(step.starts),
                 _array(outcome.delivery_id for outcome in step.outcomes),
                 json.dumps([told(outcome) for outcome in step.outcomes]),
-                *(moved[state] for state in _MOVED),
             ),
         )
 
@@ -109,14 +116,6 @@ class PostgresWriter:
         return self._libpq.get_result()
 
 
-@contextmanager
-def _passing_errors() -> Iterator[None]:
-    try:
-        yield
-    except psycopg.Error as error:
-        raise OperationalError("writing the ledger", None, error) from error
-
-
 async def _ready(
     watch: Callable[[int, Callable[[], None]], None], ignore: Callable[[int], bool], socket: int
 ) -> None:
@@ -145,11 +144,13 @@ def _array(ids: Iterable[int]) -> str:
 
 _SOUND = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.PIPELINE_SYNC)
 
-_MOVED = ("sending", "sent", "failed", "in_doubt", "skipped")
+_ANSWERS = ("sent", "failed", "in_doubt", "skipped")
 
 # A statement of its own: the next one's snapshot is taken when the slice is locked, so that it sees
 # what those who held the lock before have done to the deliveries.
 HOLD = "SELECT FROM slices WHERE id = $1 AND claim_token = $2 FOR NO KEY UPDATE"
+# It counts what it changes, and changes only what is still being sent: a commit that was given up
+# when no answer came may yet come after the one that was made in its place.
 # The array of what is recorded, beside the answers: for a join with nothing but what a function
 # returns, PostgreSQL reads all deliveries.
 TAKE = (
@@ -160,7 +161,8 @@ TAKE = (
     " reply_code = CAST(told.value->>4 AS integer), reply_text = told.value->>5"
     " FROM held, json_array_elements(CAST($8 AS json)) AS told"
     " WHERE deliveries.id = ANY(CAST($7 AS bigint[]))"
-    " AND deliveries.id = CAST(told.value->>6 AS bigint)),"
+    " AND deliveries.id = CAST(told.value->>6 AS bigint) AND deliveries.state = 'sending'"
+    " RETURNING deliveries.state),"
     " started AS (UPDATE deliveries SET state = 'sending', started_at = $4,"
     " attempts = attempts + 1 FROM held"
     " WHERE deliveries.id = ANY(CAST($6 AS bigint[])) AND deliveries.state = 'pending'"
@@ -168,8 +170,11 @@ TAKE = (
     " RETURNING deliveries.id)"
     " UPDATE slices SET lease_until = $3,"
     " pending = pending - (SELECT count(*) FROM started),"
-    " sending = sending + $9 + (SELECT count(*) FROM started),"
-    " sent = sent + $10, failed = failed + $11, in_doubt = in_doubt + $12, skipped = skipped + $13"
-    " WHERE id = $1 AND EXISTS (SELECT FROM held)"
+    " sending = sending + (SELECT count(*) FROM started) - (SELECT count(*) FROM recorded), "
+    + ", ".join(
+        f"{state} = {state} + (SELECT count(*) FROM recorded WHERE recorded.state = '{state}')"
+        for state in _ANSWERS
+    )
+    + " WHERE id = $1 AND EXISTS (SELECT FROM held)"
     " RETURNING (SELECT json_agg(id) FROM started)"
 )

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
 from mcs.core.states import DELIVERY_STATES
 from mcs.services.deliveries import Step
 from mcs.services.steps import Outcome
-from mcs.services.writers.writer import Written, counts, stored, told
+from mcs.services.writers.writer import Written, counts, passing, stored, told
 
 PATIENCE_MS = 1_000
 
@@ -26,7 +25,8 @@ class SqliteWriter:
     waits = False
 
     def __init__(self, engine: Engine) -> None:
-        pooled = engine.raw_connection()
+        with passing(sqlite3.OperationalError):
+            pooled = engine.raw_connection()
         connection = pooled.driver_connection
         assert isinstance(connection, sqlite3.Connection)
         # Out of the pool, since it is less patient: others than the ledger wait for its caller.
@@ -52,11 +52,10 @@ class SqliteWriter:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            yield
-            self._connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise OperationalError("writing the ledger", None, error) from error
+            with passing(sqlite3.OperationalError):
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield
+                self._connection.execute("COMMIT")
         finally:
             if self._connection.in_transaction:
                 self._connection.rollback()

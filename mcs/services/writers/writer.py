@@ -1,9 +1,12 @@
 """What a writer is, and the words that all of them use."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Protocol
+
+from sqlalchemy.exc import OperationalError
 
 from mcs.core.states import DELIVERY_STATES
 from mcs.services.deliveries import Step
@@ -13,7 +16,8 @@ Written = tuple[set[int], list[Step]]
 
 
 class Writer(Protocol):
-    """A connection of its own to the ledger. Raises SQLAlchemy's OperationalError.
+    """A connection of its own to the ledger. Raises SQLAlchemy's OperationalError, also when it is
+    made.
 
     After an error it is of no more use. ``waits`` says whether others can run during a commit.
     """
@@ -28,6 +32,15 @@ class Writer(Protocol):
 
     def close(self) -> None:
         """Let the connection go."""
+
+
+@contextmanager
+def passing(*errors: type[Exception]) -> Iterator[None]:
+    """Has these errors, the driver's own, raised as SQLAlchemy's OperationalError."""
+    try:
+        yield
+    except errors as error:
+        raise OperationalError("writing the ledger", None, error) from error
 
 
 def counts(step: Step) -> dict[str, int]:

@@ -1,0 +1,41 @@
+"""The recorder's own life: it outlives a database that refuses, and ends when the lane does."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+from sqlalchemy import create_engine, event
+from sqlalchemy.orm import Session, sessionmaker
+
+from mcs.models import configure_engine
+from mcs.services.recorder import Recorder
+
+
+async def wish_and_close(sessions: sessionmaker[Session], now: datetime) -> bool:
+    with ThreadPoolExecutor(1) as thread:
+        lease = timedelta(seconds=45)
+        recorder = Recorder(sessions, lambda: now, lease, thread, lambda: None)
+        written = recorder.wish()
+        async with asyncio.timeout(10):
+            await recorder.close()
+        return await written
+
+
+def test_who_closes_right_after_a_wish_has_it_written_and_does_not_wait_for_ever(
+    sessions: sessionmaker[Session], now: datetime
+) -> None:
+    assert asyncio.run(wish_and_close(sessions, now))
+
+
+def test_a_wish_is_written_though_a_connection_is_refused(database_url: str, now: datetime) -> None:
+    engine, refused = configure_engine(create_engine(database_url)), []
+
+    def refuse_the_first(*_given: object) -> None:
+        if not refused:
+            refused.append("too many clients already")
+            raise engine.dialect.loaded_dbapi.OperationalError(*refused)
+
+    event.listen(engine, "do_connect", refuse_the_first)
+    assert asyncio.run(wish_and_close(sessionmaker(engine), now))
+    engine.dispose()
+    assert refused
