@@ -297,8 +297,12 @@ def test_switching_off_and_on_says_in_numbers_what_it_does_to_actions(
     time.now = now + 3 * DAY
     question = words(olga.get(f"{base}/activate"))
     assert "4 actions of its sequence come back, of 2 subjects" in question
-    assert "For 2 of them the moment has passed: they run at once." in question
+    assert "2 of them are late and run at once." in question
     olga.post(f"{base}/activate")
+    assert (
+        "4 actions of its sequence are planned again, of 2 subjects, counted from when each began."
+        " 2 of them are late and run at once."
+    ) in words(olga.get(base))
     assert sorted(run(sessions, time.now)) == ["Ann action2", "Bob action2"]
 
 
