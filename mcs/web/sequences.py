@@ -17,6 +17,7 @@ from mcs.gateways import clock
 from mcs.models import Campaign
 from mcs.services import (
     actions,
+    campaigns,
     definitions,
     email_actions,
     enrolling,
@@ -51,6 +52,7 @@ def show(campaign_id: int) -> str:
     campaign = find_campaign(session, campaign_id)
     steps = definitions.steps_of(session, campaign_id)
     found = definitions.read(steps)
+    emails = [step.key for step in steps if step.callback == SEND_EMAIL]
     return render_template(
         "sequences/show.html",
         campaign=campaign,
@@ -63,6 +65,8 @@ def show(campaign_id: int) -> str:
         summary=subjects.summary(session, campaign_id),
         in_doubt=ledger.doubts_number(session, campaign_id),
         outside=enrolling.not_enrolled(session, campaign_id),
+        sender_gaps=campaigns.sender_gaps(campaign) if emails else [],
+        unreachable=subjects.without_contact(session, campaign_id, emails),
         now=now,
         shown=SHOWN,
         from_now=words.from_now,
