@@ -199,6 +199,45 @@ def test_what_cannot_be_is_said_at_its_field_and_nothing_typed_is_lost(
     assert fresh(session).scalars(select(ActionDefinition)).all() == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "fields"),
+    [
+        (
+            "send_email",
+            {"key": "no id", "offset": "soon", "time": "25:00", "excluded": "Christmas",
+             "repeat": "often", "name": "", "subject": "Hello {{ name", "content": "{% if %}"},
+            ["key", "offset", "time", "excluded", "repeat", "name", "subject", "content"],
+        ),
+        (
+            "webhook",
+            {"offset": "", "after": "nothing", "attempts": "99", "url": "http://shop.example/",
+             "secret": "short"},
+            ["offset", "after", "attempts", "url", "secret"],
+        ),
+        ("notify", {"time": "noon", "service": "json://localhost", "text": ""},
+         ["time", "service", "text"]),
+    ],
+)  # fmt: skip
+def test_all_that_is_wrong_is_said_at_once(
+    olga: Visitor, here: str, kind: str, changes: dict[str, object], fields: list[str]
+) -> None:
+    path = f"{here}/steps/new?kind={kind}"
+    olga.get(path)
+    answer = olga.post(path, (EMAIL if kind == "send_email" else HOOK) | changes)
+    assert answer.status_code == 422
+    box = answer.text.partition('class="error-summary"')[2].partition("</ul>")[0]
+    assert sorted(re.findall(r'href="#([^"]+)"', box)) == sorted(fields), words(answer)
+    assert f"Please check these {len(fields)} things" in words(answer)
+
+
+def test_the_box_at_the_top_names_the_field(olga: Visitor, here: str) -> None:
+    path = f"{here}/steps/new?kind=webhook"
+    olga.get(path)
+    page = words(olga.post(path, HOOK | {"url": "http://shop.example/"}))
+    assert "Please check one thing Address: it is not encrypted: use https" in page
+    assert "Address It is not encrypted: use https" in page
+
+
 def test_a_message_that_cannot_be_sent_is_refused(olga: Visitor, here: str) -> None:
     path = f"{here}/steps/new?kind=send_email"
     olga.get(path)
