@@ -1,7 +1,7 @@
 """The pages of a campaign's sequence: its steps as a list, and enrolling."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,7 +10,7 @@ from flask_login import current_user
 from werkzeug.wrappers import Response
 from wtforms.validators import InputRequired
 
-from mcs.core import posts, timing, words
+from mcs.core import posts, timelines, timing, words
 from mcs.core.sequences import Planned
 from mcs.extensions import db
 from mcs.gateways import clock
@@ -57,7 +57,7 @@ def show(campaign_id: int) -> str:
         "sequences/show.html",
         campaign=campaign,
         steps=steps,
-        said={one.key: timing.said(one) for one in found},
+        said={one.key: timing.said(one, upcoming=upcoming(campaign, now)) for one in found},
         titles=titles(campaign_id, steps),
         moments=moments_of(campaign_id, None),
         counts=subjects.counts_by_step(session, campaign_id),
@@ -85,6 +85,11 @@ def resume(campaign_id: int) -> Response:
     else:
         flash("Its emails go on.")
     return redirect(f"/campaigns/{campaign_id}/sequence", 303)
+
+
+def upcoming(campaign: Campaign, now: datetime) -> bool:
+    """Whether the campaign's first day is still to come."""
+    return timelines.today(now, campaign.timezone) < campaign.start_date
 
 
 def titles(campaign_id: int, steps: Sequence[Step]) -> dict[str, tuple[str, str]]:

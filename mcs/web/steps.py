@@ -30,7 +30,7 @@ from mcs.services.tallies import Effect
 from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain, trimmed
 from mcs.web.parts import by_htmx, id_in, line, lines, settings
-from mcs.web.sequences import HERE, KINDS, SHOWN, effects, moments_of
+from mcs.web.sequences import HERE, KINDS, SHOWN, effects, moments_of, upcoming
 
 bp = Blueprint("steps", __name__)
 
@@ -337,13 +337,15 @@ def _checked(
     steps = definitions.steps_of(session, campaign.id)
     others = [one for one in steps if one.key != step.key]
     said, moments, wrong = "", [], ""
+    waits = upcoming(campaign, clock.now())
     try:
-        said = timing.said(definitions.read([replace(step, after="", max_attempts=1)])[0])
+        (alone,) = definitions.read([replace(step, after="", max_attempts=1)])
+        said = timing.said(alone, upcoming=waits)
         together = [step if one.key == step.key else one for one in steps]
         together = together if step in together else [*others, step]
         moments = moments_of(campaign.id, together).get(step.key, [])
         read = definitions.read(together)
-        said = next(timing.said(one) for one in read if one.key == step.key)
+        said = next(timing.said(one, upcoming=waits) for one in read if one.key == step.key)
     except BadDefinition as error:
         wrong = str(error) if error.key not in (step.key, "") else error.reason
     found: list[Problem] = []

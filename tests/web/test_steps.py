@@ -113,6 +113,22 @@ def test_an_empty_sequence_says_what_it_is_and_offers_the_first_step(
     assert "Sequence Several messages to each contact" in checklist
 
 
+def test_what_is_at_once_waits_for_the_first_day_of_an_upcoming_campaign(
+    olga: Visitor, here: str, time: Clock
+) -> None:
+    add(olga, here, HOOK)
+    add(olga, here, HOOK, key="thanks", offset="0days", after="told")
+    assert "At once Mon 23 Nov" in words(olga.get(here))
+    time.now -= 3 * DAY
+    page = words(olga.get(here))
+    assert "When the campaign begins Mon 23 Nov 2026, 00:00 Berlin , in 2 days" in page
+    assert "At once" not in page and "Right after told" in page
+    assert "When the campaign begins" in words(olga.get(f"{here}/steps/told"))
+    assert "When the campaign begins" in words(
+        olga.post(f"{here}/check?kind=webhook", HOOK | {"key": "new"})
+    )
+
+
 def test_steps_show_their_interval_and_the_dates_of_who_joins_now(olga: Visitor, here: str) -> None:
     add(olga, here, HOOK)
     add(olga, here, EMAIL)
@@ -121,7 +137,7 @@ def test_steps_show_their_interval_and_the_dates_of_who_joins_now(olga: Visitor,
     page = words(olga.get(here))
     assert "Webhook told hooks.example.com At once Mon 23 Nov 2026, 10:00 Berlin" in page
     assert "Two days on hello" in page
-    assert "2 days later, at 10:00 Wed 25 Nov 2026, 10:00 Berlin in 2 days" in page
+    assert "2 days later, at 10:00 Wed 25 Nov 2026, 10:00 Berlin , in 2 days" in page
     assert "4 days later, between 10:00 and 15:00, on Mon and Fri only Fri 27 Nov 2026" in page
     assert "1 day after hello Thu 26 Nov 2026, 10:00 Berlin" in page
     assert "If hello fails: waits until somebody tries that one again." in page

@@ -224,7 +224,7 @@ def test_a_timeline_from_the_past_to_what_is_to_come(
     places = [page.index(part) for part in (*told, "action3")]
     assert places == sorted(places)
     assert "and a page of HTML" in answer.text and "<details" in answer.text
-    assert "Fri 27 Nov 2026, 10:00 Berlin in 1 day" in page
+    assert "Fri 27 Nov 2026, 10:00 Berlin , in 1 day" in page
     assert "Ann" in words(olga.get("/contacts/1")) and path in olga.get("/contacts/1").text
 
 
