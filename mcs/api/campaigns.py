@@ -47,7 +47,7 @@ def upsert(asked: Asked, campaign: str) -> Answer:
     return Answer(shown(asked, find_campaign(asked.session, campaign_id)))
 
 
-def _switch(verb: Callable[..., None]) -> Callable[..., Answer]:
+def _switch(verb: Callable[..., object]) -> Callable[..., Answer]:
     def switched(asked: Asked, campaign: str) -> Answer:
         campaign_id = campaigns.known_as(asked.session, campaign).id
         verb(asked.session, asked.now, asked.queue, campaign_id, None)

@@ -16,10 +16,13 @@ _FEW = 3
 _DAY_SECONDS = 86400
 
 
-def said(one: Definition) -> str:
-    """``2 days later, at 10:00, on weekdays only``; begins with a capital letter."""
+def said(one: Definition, *, upcoming: bool = False) -> str:
+    """``2 days later, at 10:00, on weekdays only``; begins with a capital letter.
+
+    In an ``upcoming`` campaign what would be at once waits for its first day.
+    """
     parts = [
-        _offset(one),
+        _offset(one, "when the campaign begins" if upcoming else "at once"),
         _window(one.interval.window),
         _days(one.interval),
         _excluded(one.interval),
@@ -45,13 +48,13 @@ def length(duration: Duration) -> str:
     return " ".join(words.count(number, unit) for number, unit in amounts if number) or "0 days"
 
 
-def _offset(one: Definition) -> str:
+def _offset(one: Definition, at_once: str) -> str:
     span, window = one.interval.offset, one.interval.window
     parent = action_id(*one.after, bool(one.after[1])) if one.after else ""
     if span == Span(Duration(), Duration()):
         if window is not None:
             return f"the next time of day after {parent}" if parent else "the next time of day"
-        return f"right after {parent}" if parent else "at once"
+        return f"right after {parent}" if parent else at_once
     how_long = length(span.low)
     if span.drawn:
         how_long = f"{how_long} to {length(span.high)}"

@@ -228,9 +228,9 @@ def change(
 
 def activate(
     session: Session, now: datetime, queue: JobQueue, campaign_id: int, by: int | None
-) -> None:
-    """Have its scheduled scenarios planned again."""
-    _switch(session, now, queue, campaign_id, by, "activated", active=True)
+) -> Tally:
+    """Have its scheduled scenarios planned again; what of its sequence that brought back."""
+    return _switch(session, now, queue, campaign_id, by, "activated", active=True)
 
 
 def deactivate(
@@ -402,15 +402,16 @@ def _switch(
     by: int | None,
     verb: str,
     **changes: Any,
-) -> None:
+) -> Tally:
     with writing(session):
         campaign = find_campaign(session, campaign_id)
         for name, value in changes.items():
             setattr(campaign, name, value)
         campaign.updated_at = now
         audit.note(session, now, by, verb, "campaign", campaign_id, name=campaign.name)
-        sequences.realign_within(session, now, campaign_id)
+        tally = sequences.realign_within(session, now, campaign_id)
     planning.plan_campaign(session, now, queue, campaign_id)
+    return tally
 
 
 def check(given: Fields) -> Fields:

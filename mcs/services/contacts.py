@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select
@@ -23,7 +23,7 @@ from mcs.models import (
     Slice,
     Suppression,
 )
-from mcs.services import audiences, audit, enrolling, outlook, people, suppressions
+from mcs.services import audiences, audit, enrolling, messages, outlook, people, suppressions
 from mcs.services.paging import At, Page, Rows, by_id, turn
 from mcs.services.people import BadPerson, Person
 from mcs.services.transactions import met_again, writing
@@ -32,6 +32,8 @@ from mcs.services.unknown import Unknown, find_campaign
 STATES = ("subscribed", "unsubscribed")
 _EXPORTED_AT_ONCE = 2000
 _SHOWN = 100
+# After all that has a moment.
+_SOME_DAY = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class Refused(Exception):
@@ -61,16 +63,23 @@ class Place:
 
 @dataclass(frozen=True)
 class Coming:
-    """An email that is still to go out to a contact, and when."""
+    """An email that is still to go out to a contact, and when; None: once another step is done.
+
+    ``schedule_id`` is the contact's way through the sequence that owes it; None: a sending does.
+    """
 
     scenario: Scenario
-    at: datetime
+    at: datetime | None
     suppressed: bool
+    schedule_id: int | None = None
 
 
 @dataclass(frozen=True)
 class Card:
-    """All that is known of one contact. ``got`` is the latest hundred, the latest first."""
+    """All that is known of one contact. ``got`` is the latest hundred, the latest first.
+
+    ``coming`` is what sendings and sequences owe it, the soonest first.
+    """
 
     contact: Contact
     everywhere: Suppression | None
@@ -220,7 +229,7 @@ def card(session: Session, now: datetime, contact_id: int) -> Card:
         places=places,
         got=_got(session, contact_id),
         received=session.scalar(received) or 0,
-        coming=_coming(session, now, contact_id, places, everywhere=None in scopes),
+        coming=_coming(session, now, contact_id, places, set(scopes)),
     )
 
 
@@ -272,15 +281,25 @@ def origins_of(session: Session, ledger: Sequence[Delivery]) -> dict[int, Origin
 
 
 def _coming(
-    session: Session, now: datetime, contact_id: int, places: list[Place], *, everywhere: bool
+    session: Session, now: datetime, contact_id: int, places: list[Place], closed: set[int | None]
 ) -> list[Coming]:
-    closed = {place.campaign.id for place in places if everywhere or place.suppression}
+    """``closed``: the campaigns that may not write to the contact; None stands for all."""
+
+    def left_out(scenario: Scenario) -> bool:
+        return bool(closed & {None, scenario.campaign_id})
+
     found = outlook.coming(session, now, [place.campaign.id for place in places])
-    return [
-        Coming(scenario, at, scenario.campaign_id in closed)
+    of_sendings = [
+        Coming(scenario, at, left_out(scenario))
         for scenario, at in found
         if not _had_it(session, scenario, contact_id)
-    ][:_SHOWN]
+    ]
+    of_sequences = [
+        Coming(owed.scenario, owed.at, left_out(owed.scenario), owed.schedule_id)
+        for owed in messages.owed_to(session, contact_id, _SHOWN)
+    ]
+    soonest = sorted(of_sendings + of_sequences, key=lambda one: one.at or _SOME_DAY)
+    return soonest[:_SHOWN]
 
 
 def _had_it(session: Session, scenario: Scenario, contact_id: int) -> bool:

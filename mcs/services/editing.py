@@ -25,6 +25,18 @@ from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown, find_campaign
 
 WEBHOOK = "webhook"
+# What is right for each part of a step, whatever the others are.
+_RIGHT: Mapping[str, Any] = {
+    "offset": "0days",
+    "time": "",
+    "days": "",
+    "excluded": "",
+    "repeat": "",
+    "after": "",
+    "on_failure": sequences.WAIT,
+    "max_attempts": 1,
+}
+_RIGHT_CONFIG = {"url": "https://hooks.example.com/", "secret": "x" * 32}
 
 
 def find_step(session: Session, campaign_id: int, key: str) -> Step:
@@ -48,6 +60,61 @@ def problems(session: Session, campaign: Campaign, message: Fields) -> list[Prob
     """What is wrong with the message of an email step, the fatal first."""
     found = scenarios.message_problems(session, campaign, message)
     return sorted(found, key=lambda problem: not problem.fatal)
+
+
+def complaints(
+    session: Session,
+    campaign_id: int,
+    step: Step,
+    *,
+    new: bool,
+    known: Mapping[str, Any],
+    message: Fields | None = None,
+) -> list[BadDefinition]:
+    """All that is wrong with a step, a complaint for each part of it; ``put`` raises the first.
+
+    Raises Unknown.
+    """
+    steps = definitions.steps_of(session, campaign_id)
+    if new and _stands_already(session, campaign_id, steps, step, message):
+        return []
+    found: dict[str, BadDefinition] = {}
+    tried = step
+    while error := _complaint(session, campaign_id, steps, tried, new, known):
+        if error.part in found:
+            break
+        key = step.key if error.key == tried.key else error.key
+        found[error.part] = BadDefinition(key, error.part, error.reason)
+        # What else is wrong shows once this is right.
+        tried = _righted(tried, error.part, free_key(steps))
+    return list(found.values())
+
+
+def _complaint(
+    session: Session,
+    campaign_id: int,
+    steps: Sequence[Step],
+    step: Step,
+    new: bool,
+    known: Mapping[str, Any],
+) -> BadDefinition | None:
+    try:
+        definitions.read(_with(steps, step, new))
+        if step.callback != SEND_EMAIL:
+            callbacks.check(session, known, campaign_id, [step])
+    except BadDefinition as error:
+        return error
+    return None
+
+
+def _righted(step: Step, part: str, key: str) -> Step:
+    if part == "id":
+        return replace(step, key=key)
+    if part.startswith("config."):
+        name = part.removeprefix("config.")
+        return replace(step, config={**step.config, name: _RIGHT_CONFIG.get(name, "")})
+    field = "max_attempts" if part == "attempts" else part
+    return replace(step, **{field: _RIGHT[field]}) if field in _RIGHT else step
 
 
 def preview_put(

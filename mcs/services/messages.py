@@ -1,12 +1,23 @@
 """Messages: the scenarios that the email steps of sequences send. They have no date."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, String, and_, cast, exists, select
 from sqlalchemy.orm import Session
 
-from mcs.models import ActionDefinition, Scenario
+from mcs.models import Action, ActionDefinition, Scenario, Schedule
 from mcs.services.definitions import SEND_EMAIL, Step
+
+
+@dataclass(frozen=True)
+class Owed:
+    """A message that a sequence still owes somebody, and when; None: once another step is done."""
+
+    scenario: Scenario
+    at: datetime | None
+    schedule_id: int
 
 
 def message_of(session: Session, campaign_id: int, step: Step) -> Scenario | None:
@@ -22,6 +33,27 @@ def messages_of(session: Session, campaign_id: int, steps: Sequence[Step]) -> di
     """The scenarios of the email steps, by the steps' ids."""
     found = ((step.key, message_of(session, campaign_id, step)) for step in steps)
     return {key: scenario for key, scenario in found if scenario is not None}
+
+
+def owed_to(session: Session, contact_id: int, limit: int) -> list[Owed]:
+    """The messages that sequences still owe a contact, the soonest first, so many at most."""
+    rows = session.execute(
+        select(Scenario, Action.due_at, Schedule.id)
+        .select_from(Action)
+        .join(Schedule, Schedule.id == Action.schedule_id)
+        .join(
+            ActionDefinition,
+            and_(
+                ActionDefinition.campaign_id == Schedule.campaign_id,
+                ActionDefinition.key == Action.key,
+            ),
+        )
+        .join(Scenario, _belongs())
+        .where(Schedule.contact_id == contact_id, Action.state == "pending")
+        .order_by(Action.due_at.is_(None), Action.due_at, Action.id)
+        .limit(limit)
+    )
+    return [Owed(scenario, at, schedule_id) for scenario, at, schedule_id in rows]
 
 
 def of_a_step() -> ColumnElement[bool]:

@@ -240,6 +240,15 @@ def affected(session: Session, campaign_id: int) -> tuple[int, int]:
     return row[0], row[1]
 
 
+def without_contact(session: Session, campaign_id: int, keys: Collection[str]) -> int:
+    """How many subjects wait for one of these email steps, with nobody to write to."""
+    waits = _has(Action.key.in_(keys), Action.state == "pending")
+    query = select(func.count()).where(
+        Schedule.campaign_id == campaign_id, Schedule.active, Schedule.contact_id.is_(None), waits
+    )
+    return session.scalars(query).one()
+
+
 def coming(session: Session, now: datetime, days: int) -> list[Coming]:
     """What sequences do in the next days: a line for each step and day, by its campaign's own
     calendar, the soonest first."""

@@ -1,6 +1,15 @@
 """Tokens for programs that use the HTTP interface: the owner's page."""
 
-from flask import Blueprint, abort, flash, redirect, render_template, request
+from flask import (
+    Blueprint,
+    abort,
+    flash,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    session,
+)
 from flask_login import current_user
 from werkzeug.wrappers import Response
 from wtforms import SelectField
@@ -21,6 +30,8 @@ SCOPES = [
     SelectChoice("enrol", "Read, and enrol people"),
     SelectChoice("manage", "All that, and manage campaigns"),
 ]
+# What the session keeps from making a token to showing it.
+MADE = "made_api_token"
 
 
 class TokenForm(Form):
@@ -35,24 +46,35 @@ def owners_only() -> None:
 
 
 @bp.route("/", methods=["GET", "POST"])
-def index() -> str | tuple[str, int]:
+def index() -> Response | str | tuple[str, int]:
     form = TokenForm()
-    made = ""
     if form.validate_on_submit():
+        name = form.name.data or ""
         try:
-            # Shown once, on this answer: only the token's hash is kept.
-            made = api_tokens.make(
-                db.session(), clock.now(), form.name.data or "", form.scope.data, current_user.id
+            token = api_tokens.make(
+                db.session(), clock.now(), name, form.scope.data, current_user.id
             )
         except api_tokens.RefusedToken as refusal:
             complain(form, refusal.field, refusal.reason)
+        else:
+            # On a page of its own: neither a reload nor a second press there makes another token.
+            session[MADE] = {"name": name, "token": token}
+            return redirect("/api-tokens/made", 303)
     page = render_template(
-        "api_tokens/index.html",
-        form=form,
-        made=made,
-        everyone=api_tokens.everyone(db.session()),
+        "api_tokens/index.html", form=form, everyone=api_tokens.everyone(db.session())
     )
     return (page, 422) if form.errors else page
+
+
+@bp.get("/made")
+def made() -> Response:
+    """The token that was just made, once: only its hash is kept."""
+    kept = session.pop(MADE, None)
+    if kept is None:
+        return redirect("/api-tokens/", 303)
+    page = make_response(render_template("api_tokens/made.html", **kept))
+    page.headers["Cache-Control"] = "no-store"
+    return page
 
 
 @bp.route(id_in("/{token_id}/revoke"), methods=["GET", "POST"])

@@ -14,6 +14,7 @@ from mcs.gateways import clock
 from mcs.models import Campaign
 from mcs.services import campaigns, sequences
 from mcs.services.campaigns import Fields, RefusedCampaign
+from mcs.services.tallies import Tally
 from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain
 from mcs.web.parts import Day, Rate, id_in, line, lines, place, queue, searched, settings, word
@@ -142,16 +143,7 @@ def ask_activate(campaign_id: int) -> str:
     campaign = find_campaign(db.session(), campaign_id)
     back = sequences.activation(db.session(), clock.now(), campaign_id)
     found = "Its scheduled scenarios are planned again, and go out at their times."
-    consequences = [found]
-    if back.appear:
-        consequences.append(
-            f"{words.count(back.appear, 'action')} of its sequence come back, of"
-            f" {words.count(back.subjects, 'subject')}, counted from when each began."
-        )
-    if back.at_once:
-        consequences.append(
-            f"For {words.number(back.at_once)} of them the moment has passed: they run at once."
-        )
+    consequences = [found, *_come_back(back, "comes back", "come back")]
     return render_template(
         "confirm.html",
         question=f"Activate {campaign.name}?",
@@ -164,9 +156,25 @@ def ask_activate(campaign_id: int) -> str:
 
 @bp.post(f"{ONE}/activate")
 def activate(campaign_id: int) -> ResponseReturnValue:
-    campaigns.activate(db.session(), clock.now(), queue(), campaign_id, current_user.id)
-    flash("The campaign is active: its scheduled scenarios go out at their times.")
+    back = campaigns.activate(db.session(), clock.now(), queue(), campaign_id, current_user.id)
+    found = "The campaign is active: its scheduled scenarios go out at their times."
+    flash(" ".join([found, *_come_back(back, "is planned again", "are planned again")]))
     return redirect(f"/campaigns/{campaign_id}", 303)
+
+
+def _come_back(back: Tally, does: str, do: str) -> list[str]:
+    """What switching on brings back of a sequence, in sentences with numbers."""
+    lines = []
+    if back.appear:
+        lines.append(
+            f"{words.count(back.appear, 'action')} of its sequence"
+            f" {does if back.appear == 1 else do}, of"
+            f" {words.count(back.subjects, 'subject')}, counted from when each began."
+        )
+    if back.at_once:
+        late = "is late and runs" if back.at_once == 1 else "are late and run"
+        lines.append(f"{words.number(back.at_once)} of them {late} at once.")
+    return lines
 
 
 @bp.route(f"{ONE}/deactivate", methods=["GET", "POST"])

@@ -180,7 +180,7 @@ def ask_remove(contact_id: int) -> str:
     campaign = _scope()
     contact = contacts.find(db.session(), contact_id)
     name = campaign.name if campaign else "the campaign"
-    coming = len(_coming(contact_id, campaign))
+    coming = sum(not each.schedule_id for each in _coming(contact_id, campaign))
     return _ask(
         contact_id,
         "remove",
@@ -208,6 +208,7 @@ def remove(contact_id: int) -> WerkzeugResponse:
 @bp.get(id_in("/contacts/{contact_id}/delete"))
 def ask_delete(contact_id: int) -> str:
     card = contacts.card(db.session(), clock.now(), contact_id)
+    coming = sum(not each.schedule_id for each in card.coming)
     return _ask(
         contact_id,
         "delete",
@@ -215,7 +216,7 @@ def ask_delete(contact_id: int) -> str:
         [
             f"Name, address and attributes are erased, in "
             f"{words.count(len(card.places), 'campaign')}; this cannot be undone.",
-            f"{words.count(len(card.coming), 'email')} to come will not go to them."
+            f"{words.count(coming, 'email')} to come will not go to them."
             + _withdrawn(contact_id, None),
             "Ledgers keep a line without a name, so that their numbers still add up. If they "
             "unsubscribed, that holds, also when the address is uploaded again.",
@@ -273,6 +274,7 @@ def _scope() -> Campaign | None:
 
 
 def _coming(contact_id: int, campaign: Campaign | None) -> list[contacts.Coming]:
+    """What is to go to them, of sendings and of sequences."""
     card = contacts.card(db.session(), clock.now(), contact_id)
     return [
         each

@@ -1,7 +1,7 @@
 """The pages of a campaign's sequence: its steps as a list, and enrolling."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,13 +10,14 @@ from flask_login import current_user
 from werkzeug.wrappers import Response
 from wtforms.validators import InputRequired
 
-from mcs.core import posts, timing, words
+from mcs.core import posts, timelines, timing, words
 from mcs.core.sequences import Planned
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Campaign
 from mcs.services import (
     actions,
+    campaigns,
     definitions,
     email_actions,
     enrolling,
@@ -51,11 +52,12 @@ def show(campaign_id: int) -> str:
     campaign = find_campaign(session, campaign_id)
     steps = definitions.steps_of(session, campaign_id)
     found = definitions.read(steps)
+    emails = [step.key for step in steps if step.callback == SEND_EMAIL]
     return render_template(
         "sequences/show.html",
         campaign=campaign,
         steps=steps,
-        said={one.key: timing.said(one) for one in found},
+        said={one.key: timing.said(one, upcoming=upcoming(campaign, now)) for one in found},
         titles=titles(campaign_id, steps),
         moments=moments_of(campaign_id, None),
         counts=subjects.counts_by_step(session, campaign_id),
@@ -63,6 +65,8 @@ def show(campaign_id: int) -> str:
         summary=subjects.summary(session, campaign_id),
         in_doubt=ledger.doubts_number(session, campaign_id),
         outside=enrolling.not_enrolled(session, campaign_id),
+        sender_gaps=campaigns.sender_gaps(campaign) if emails else [],
+        unreachable=subjects.without_contact(session, campaign_id, emails),
         now=now,
         shown=SHOWN,
         from_now=words.from_now,
@@ -81,6 +85,11 @@ def resume(campaign_id: int) -> Response:
     else:
         flash("Its emails go on.")
     return redirect(f"/campaigns/{campaign_id}/sequence", 303)
+
+
+def upcoming(campaign: Campaign, now: datetime) -> bool:
+    """Whether the campaign's first day is still to come."""
+    return timelines.today(now, campaign.timezone) < campaign.start_date
 
 
 def titles(campaign_id: int, steps: Sequence[Step]) -> dict[str, tuple[str, str]]:

@@ -30,7 +30,7 @@ from mcs.services.tallies import Effect
 from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain, trimmed
 from mcs.web.parts import by_htmx, id_in, line, lines, settings
-from mcs.web.sequences import HERE, KINDS, SHOWN, effects, moments_of
+from mcs.web.sequences import HERE, KINDS, SHOWN, effects, moments_of, upcoming
 
 bp = Blueprint("steps", __name__)
 
@@ -216,12 +216,18 @@ def _save(campaign: Campaign, kind: str, known: Step | None) -> Any:
         return _form(campaign, kind, form, known)
     past = request.form.get("past", "")
     confirmed = past in core.PAST
-    if not form.validate():
-        return _form(campaign, kind, form, known), 422
+    parsed = form.validate()
     step, message, new = form.step(kind, known), form.message(), known is None
+    wrong = editing.complaints(
+        db.session(), campaign.id, step, new=new, known=table(), message=message
+    )
+    problems = editing.problems(db.session(), campaign, message) if message else []
+    if not parsed or wrong or any(problem.fatal for problem in problems):
+        for error in wrong:
+            _complain(form, step.key, error)
+        return _form(campaign, kind, form, known, problems), 422
     try:
         if not confirmed:
-            _refuse_fatal(campaign, message)
             effect = editing.preview_put(
                 db.session(),
                 clock.now(),
@@ -259,19 +265,15 @@ def table() -> Mapping[str, Any]:
     return cast(Mapping[str, Any], current_app.extensions["callbacks"])
 
 
-def _refuse_fatal(campaign: Campaign, message: Fields | None) -> None:
-    if message is not None:
-        found = editing.problems(db.session(), campaign, message)
-        if any(problem.fatal for problem in found):
-            raise Refused(found)
-
-
 def _complain(form: StepForm, key: str, error: BadDefinition) -> None:
     """At the field, where it is this step's; else at the top, with the other step's id."""
     if error.key in (key, ""):
         reason = error.reason[:1].upper() + error.reason[1:]
         field = FIELDS.get(error.part, error.part)
-        complain(form, "service" if field not in form and field == "url" else field, f"{reason}.")
+        field = "service" if field not in form and field == "url" else field
+        # What could not be read at all has said so itself.
+        if field not in form or not form[field].errors:
+            complain(form, field, f"{reason}.")
     else:
         complain(form, "", f"{error}.")
 
@@ -335,13 +337,15 @@ def _checked(
     steps = definitions.steps_of(session, campaign.id)
     others = [one for one in steps if one.key != step.key]
     said, moments, wrong = "", [], ""
+    waits = upcoming(campaign, clock.now())
     try:
-        said = timing.said(definitions.read([replace(step, after="", max_attempts=1)])[0])
+        (alone,) = definitions.read([replace(step, after="", max_attempts=1)])
+        said = timing.said(alone, upcoming=waits)
         together = [step if one.key == step.key else one for one in steps]
         together = together if step in together else [*others, step]
         moments = moments_of(campaign.id, together).get(step.key, [])
         read = definitions.read(together)
-        said = next(timing.said(one) for one in read if one.key == step.key)
+        said = next(timing.said(one, upcoming=waits) for one in read if one.key == step.key)
     except BadDefinition as error:
         wrong = str(error) if error.key not in (step.key, "") else error.reason
     found: list[Problem] = []

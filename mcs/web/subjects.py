@@ -95,8 +95,11 @@ def name_of(enrolled: Enrolled) -> str:
 
 
 @bp.get(id_in(f"{ONE}/withdraw"))
-def ask_withdraw(campaign_id: int, schedule_id: int) -> str:
+def ask_withdraw(campaign_id: int, schedule_id: int) -> Response | str:
     enrolled = subjects.find(db.session(), campaign_id, schedule_id)
+    latest = _latest(enrolled)
+    if latest != schedule_id:
+        return _over(campaign_id, latest)
     pending = enrolled.counts.get("pending", 0)
     return _question(
         campaign_id,
@@ -113,7 +116,11 @@ def ask_withdraw(campaign_id: int, schedule_id: int) -> str:
 
 @bp.post(id_in(f"{ONE}/withdraw"))
 def withdraw(campaign_id: int, schedule_id: int) -> Response:
-    who = _latest(campaign_id, schedule_id)
+    enrolled = subjects.find(db.session(), campaign_id, schedule_id)
+    latest = _latest(enrolled)
+    if latest != schedule_id:
+        return _over(campaign_id, latest)
+    who = _subject(enrolled)
     schedules.unschedule(
         db.session(),
         clock.now(),
@@ -128,7 +135,11 @@ def withdraw(campaign_id: int, schedule_id: int) -> Response:
 
 @bp.post(id_in(f"{ONE}/resume"))
 def resume(campaign_id: int, schedule_id: int) -> Response:
-    who = _latest(campaign_id, schedule_id)
+    enrolled = subjects.find(db.session(), campaign_id, schedule_id)
+    latest = _latest(enrolled)
+    if latest != schedule_id:
+        return _over(campaign_id, latest)
+    who = _subject(enrolled)
     schedules.enrol(db.session(), clock.now(), campaign_id, who, by=current_user.id)
     flash("It goes on, counted from when they began.")
     return _back(campaign_id, schedule_id)
@@ -238,12 +249,15 @@ def _subject(enrolled: Enrolled) -> Subject:
     return Subject(schedule.subject, schedule.subject_id, schedule.contact_id)
 
 
-def _latest(campaign_id: int, schedule_id: int) -> Subject:
-    """The subject of a run, if it is its latest: what is over is not changed any more."""
-    enrolled = subjects.find(db.session(), campaign_id, schedule_id)
-    if subjects.runs(db.session(), enrolled.schedule)[0].id != schedule_id:
-        abort(404)
-    return _subject(enrolled)
+def _latest(enrolled: Enrolled) -> int:
+    """The latest run of a subject: those before it are not changed any more."""
+    return subjects.runs(db.session(), enrolled.schedule)[0].id
+
+
+def _over(campaign_id: int, latest: int) -> Response:
+    """What is said to who still has the page of an earlier run: the way to the latest."""
+    flash("That run was over already: they were restarted. This is their latest run.", "error")
+    return _back(campaign_id, latest)
 
 
 def _back(campaign_id: int, schedule_id: int) -> Response:

@@ -50,3 +50,9 @@ from mcs.core.timing import said
 )
 def test_a_step_in_words(given: dict[str, str], words: str) -> None:
     assert said(define("step", "webhook", **given)) == words  # type: ignore[arg-type]
+
+
+def test_at_once_waits_for_the_first_day_of_an_upcoming_campaign() -> None:
+    first = define("step", "webhook", offset="0days")
+    assert said(first, upcoming=True) == "When the campaign begins"
+    assert said(define("step", "webhook", offset="2days"), upcoming=True) == "2 days later"

@@ -24,7 +24,12 @@ def admitted(session: Session, now: datetime, token: str) -> str:
 def test_a_token_is_shown_once_and_kept_as_a_hash(olga: Visitor, session: Session) -> None:
     olga.get("/api-tokens/")
     answer = olga.post("/api-tokens/", {"name": "Web shop", "scope": "enrol"})
-    (token,) = re.findall(r'value="(mcs_[^"]+)"', answer.text)
+    assert (answer.status_code, answer.location) == (303, "/api-tokens/made")
+    shown = olga.get("/api-tokens/made")
+    (token,) = re.findall(r'value="(mcs_[^"]+)"', shown.text)
+    assert "The token of Web shop" in words(shown)
+    assert shown.headers["Cache-Control"] == "no-store"
+    assert olga.get("/api-tokens/made").location == "/api-tokens/", "reloaded"
     page = olga.get("/api-tokens/")
     assert token not in page.text
     assert f"Web shop …{token[-4:]} enrol" in words(page) and "never" in words(page)

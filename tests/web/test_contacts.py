@@ -13,7 +13,9 @@ from mcs.config import Settings
 from mcs.core.addresses import tombstone_key
 from mcs.gateways import clock
 from mcs.models import BatchContact, Campaign, Contact, Delivery, Slice, Suppression
-from mcs.services import emailers, planning
+from mcs.services import emailers, planning, schedules, sequences
+from mcs.services.definitions import SEND_EMAIL, Step
+from mcs.services.schedules import subject_of
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.web.test_emailers import LIMIT
 from tests.web.visitor import Visitor, words
@@ -84,6 +86,37 @@ def test_the_page_says_what_they_got_and_will_get(
     assert "Last days" in will and "Mon 30 Nov 2026, 10:00 Berlin" in will
     assert "Opening" in got and "Acme" in got
     assert "Opening" not in will
+
+
+def test_what_sequences_owe_them_is_to_come_too(
+    olga: Visitor, session: Session, autumn: Campaign, ann: Contact, now: datetime
+) -> None:
+    hello, bye = (
+        add_scenario(session, autumn, name=name, date=None, time=None, state="draft")
+        for name in ("Welcome", "How was it?")
+    )
+    steps = [
+        Step("hello", SEND_EMAIL, "2days", time="10:00", config={"scenario": hello.id}),
+        Step("bye", SEND_EMAIL, "1day", after="hello", config={"scenario": bye.id}),
+        Step(
+            "post", "webhook", "1day", config={"url": "https://shop.example/", "secret": "s" * 16}
+        ),
+    ]
+    sequences.define(session, now, autumn.id, steps)
+    began = schedules.enrol(session, now, autumn.id, subject_of(ann.id))
+    add_scenario(session, autumn, name="Last days", date=autumn.end_date)
+    answer = olga.get(f"/contacts/{ann.id}")
+    will, _ = words(answer).split("What they got")
+    assert "Welcome Autumn sale Wed 25 Nov 2026, 10:00 Berlin" in will
+    assert "How was it? Autumn sale Once another step is done" in will
+    assert will.index("Welcome") < will.index("Last days") < will.index("How was it?")
+    assert "Nothing is scheduled" not in will and "Webhook" not in will
+    assert f"/campaigns/{autumn.id}/sequence/subjects/{began.schedule_id}" in answer.text
+    assert "3 emails that would have gone" in words(olga.get(f"/contacts/{ann.id}/suppress"))
+    asked = words(olga.get(f"/contacts/{ann.id}/delete"))
+    assert "1 email to come will not go to them. 3 actions of a sequence will not happen." in asked
+    olga.post(f"/contacts/{ann.id}/suppress")
+    assert words(olga.get(f"/contacts/{ann.id}")).count("left out, since they are not to be") == 3
 
 
 def test_hold_back_and_write_again(

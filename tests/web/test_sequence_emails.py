@@ -11,7 +11,7 @@ from mcs.gateways import clock
 from mcs.models import Action, Campaign, Delivery
 from mcs.services import deliveries, email_actions, schedules, sequences
 from mcs.services.definitions import SEND_EMAIL, Step
-from mcs.services.schedules import subject_of
+from mcs.services.schedules import Subject, subject_of
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.web.visitor import Visitor, words
 
@@ -102,6 +102,32 @@ def test_held_emails_are_resumed_from_the_page_of_the_sequence(
     assert "Its emails go on." in words(olga.get(base))
     olga.post(f"{base}/resume")
     assert "there is nothing to resume" in words(olga.get(base))
+
+
+def test_what_keeps_emails_from_going_out_is_said_before_they_are_due(
+    olga: Visitor, session: Session, now: datetime
+) -> None:
+    new = add_campaign(session, name="Onboarding", from_email="", postal_address=" ")
+    base = f"/campaigns/{new.id}/sequence"
+    hello = add_scenario(session, new, name="Welcome", date=None, time=None, state="draft")
+    hook = {"url": "https://shop.example/", "secret": "a secret of 24 characters"}
+    steps = [Step("told", "webhook", "2days", config=hook)]
+    sequences.define(session, now, new.id, steps)
+    for kind, number in (("order", "1"), ("order", "2")):
+        schedules.enrol(session, now, new.id, Subject(kind, number))
+    schedules.enrol(session, now, new.id, subject_of(add_contact(session, new, "Carol").id))
+    page = words(olga.get(base))
+    assert "goes out before" not in page and "nobody to write to" not in page
+    steps.append(Step("hello", SEND_EMAIL, "3days", config={"scenario": hello.id}))
+    sequences.define(session, now, new.id, steps)
+    answer = olga.get(base)
+    missing = "The campaign still misses a From address and a postal address"
+    assert f"{missing}: no email of its sequence goes out before. Fill it in" in words(answer)
+    assert f'href="/campaigns/{new.id}/edit#from_name"' in answer.text
+    assert "2 subjects have no contact, so there is nobody to write to" in words(answer)
+    new.from_email, new.postal_address = "ada@shop.example", "1 Main Street, Berlin"
+    session.commit()
+    assert "still misses" not in words(olga.get(base))
 
 
 def test_the_page_of_a_contact_shows_what_sequences_sent(

@@ -113,6 +113,22 @@ def test_an_empty_sequence_says_what_it_is_and_offers_the_first_step(
     assert "Sequence Several messages to each contact" in checklist
 
 
+def test_what_is_at_once_waits_for_the_first_day_of_an_upcoming_campaign(
+    olga: Visitor, here: str, time: Clock
+) -> None:
+    add(olga, here, HOOK)
+    add(olga, here, HOOK, key="thanks", offset="0days", after="told")
+    assert "At once Mon 23 Nov" in words(olga.get(here))
+    time.now -= 3 * DAY
+    page = words(olga.get(here))
+    assert "When the campaign begins Mon 23 Nov 2026, 00:00 Berlin , in 2 days" in page
+    assert "At once" not in page and "Right after told" in page
+    assert "When the campaign begins" in words(olga.get(f"{here}/steps/told"))
+    assert "When the campaign begins" in words(
+        olga.post(f"{here}/check?kind=webhook", HOOK | {"key": "new"})
+    )
+
+
 def test_steps_show_their_interval_and_the_dates_of_who_joins_now(olga: Visitor, here: str) -> None:
     add(olga, here, HOOK)
     add(olga, here, EMAIL)
@@ -121,7 +137,7 @@ def test_steps_show_their_interval_and_the_dates_of_who_joins_now(olga: Visitor,
     page = words(olga.get(here))
     assert "Webhook told hooks.example.com At once Mon 23 Nov 2026, 10:00 Berlin" in page
     assert "Two days on hello" in page
-    assert "2 days later, at 10:00 Wed 25 Nov 2026, 10:00 Berlin in 2 days" in page
+    assert "2 days later, at 10:00 Wed 25 Nov 2026, 10:00 Berlin , in 2 days" in page
     assert "4 days later, between 10:00 and 15:00, on Mon and Fri only Fri 27 Nov 2026" in page
     assert "1 day after hello Thu 26 Nov 2026, 10:00 Berlin" in page
     assert "If hello fails: waits until somebody tries that one again." in page
@@ -197,6 +213,45 @@ def test_what_cannot_be_is_said_at_its_field_and_nothing_typed_is_lost(
     if "excluded" not in changes:
         assert "2026-12-25" in answer.text
     assert fresh(session).scalars(select(ActionDefinition)).all() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "fields"),
+    [
+        (
+            "send_email",
+            {"key": "no id", "offset": "soon", "time": "25:00", "excluded": "Christmas",
+             "repeat": "often", "name": "", "subject": "Hello {{ name", "content": "{% if %}"},
+            ["key", "offset", "time", "excluded", "repeat", "name", "subject", "content"],
+        ),
+        (
+            "webhook",
+            {"offset": "", "after": "nothing", "attempts": "99", "url": "http://shop.example/",
+             "secret": "short"},
+            ["offset", "after", "attempts", "url", "secret"],
+        ),
+        ("notify", {"time": "noon", "service": "json://localhost", "text": ""},
+         ["time", "service", "text"]),
+    ],
+)  # fmt: skip
+def test_all_that_is_wrong_is_said_at_once(
+    olga: Visitor, here: str, kind: str, changes: dict[str, object], fields: list[str]
+) -> None:
+    path = f"{here}/steps/new?kind={kind}"
+    olga.get(path)
+    answer = olga.post(path, (EMAIL if kind == "send_email" else HOOK) | changes)
+    assert answer.status_code == 422
+    box = answer.text.partition('class="error-summary"')[2].partition("</ul>")[0]
+    assert sorted(re.findall(r'href="#([^"]+)"', box)) == sorted(fields), words(answer)
+    assert f"Please check these {len(fields)} things" in words(answer)
+
+
+def test_the_box_at_the_top_names_the_field(olga: Visitor, here: str) -> None:
+    path = f"{here}/steps/new?kind=webhook"
+    olga.get(path)
+    page = words(olga.post(path, HOOK | {"url": "http://shop.example/"}))
+    assert "Please check one thing Address: it is not encrypted: use https" in page
+    assert "Address It is not encrypted: use https" in page
 
 
 def test_a_message_that_cannot_be_sent_is_refused(olga: Visitor, here: str) -> None:

@@ -18,7 +18,7 @@ from mcs.services.campaigns import fields_of
 from mcs.services.definitions import Step
 from mcs.services.runners import Surroundings
 from mcs.services.schedules import Subject
-from tests.people import add_campaign, add_contact, add_contacts
+from tests.people import add_campaign, add_contact, add_contacts, add_scenario
 from tests.web.test_steps import DAY, HOOK, Clock, actions, add, enrol, fresh, time
 from tests.web.visitor import Visitor, words
 
@@ -224,7 +224,7 @@ def test_a_timeline_from_the_past_to_what_is_to_come(
     places = [page.index(part) for part in (*told, "action3")]
     assert places == sorted(places)
     assert "and a page of HTML" in answer.text and "<details" in answer.text
-    assert "Fri 27 Nov 2026, 10:00 Berlin in 1 day" in page
+    assert "Fri 27 Nov 2026, 10:00 Berlin , in 1 day" in page
     assert "Ann" in words(olga.get("/contacts/1")) and path in olga.get("/contacts/1").text
 
 
@@ -252,8 +252,16 @@ def test_withdrawn_resumed_and_restarted(
     assert "Run 2 of 2" in words(olga.get(places[0]))
     assert len(actions(session)) == 6
     # A run that is over has no buttons, and cannot be made to go on.
-    assert "Resume" not in words(olga.get(path))
-    assert olga.post(f"{path}/resume").status_code == 404
+    assert not {"Resume", "Withdraw", "Restart"} & set(words(olga.get(path)).split())
+    answers = [
+        olga.get(f"{path}/withdraw"),
+        olga.post(f"{path}/withdraw"),
+        olga.post(f"{path}/resume"),
+    ]
+    assert {answer.location for answer in answers} == {places[0]}
+    page = words(olga.get(places[0]))
+    assert page.count("That run was over already: they were restarted.") == len(answers)
+    assert len([one for one in actions(session) if "pending" in one]) == 3
 
 
 def test_failed_actions_are_tried_again_one_or_all(
@@ -297,8 +305,12 @@ def test_switching_off_and_on_says_in_numbers_what_it_does_to_actions(
     time.now = now + 3 * DAY
     question = words(olga.get(f"{base}/activate"))
     assert "4 actions of its sequence come back, of 2 subjects" in question
-    assert "For 2 of them the moment has passed: they run at once." in question
+    assert "2 of them are late and run at once." in question
     olga.post(f"{base}/activate")
+    assert (
+        "4 actions of its sequence are planned again, of 2 subjects, counted from when each began."
+        " 2 of them are late and run at once."
+    ) in words(olga.get(base))
     assert sorted(run(sessions, time.now)) == ["Ann action2", "Bob action2"]
 
 
@@ -364,6 +376,21 @@ def test_home_has_the_steps_of_the_next_7_days_and_what_is_overdue(
     assert "2 actions of its sequence should have run by now" in words(olga.get("/"))
     checklist = words(olga.get(f"/campaigns/{campaign.id}"))
     assert "3 steps, 3 subjects enrolled" in checklist
+
+
+def test_a_campaign_needs_scenarios_or_a_sequence_not_both(
+    olga: Visitor, session: Session, campaign: Campaign
+) -> None:
+    page = f"/campaigns/{campaign.id}"
+    assert "To do: Sequence 3 steps, 0 subjects" in words(olga.get(page))
+    assert "Scenarios optional No message yet" in words(olga.get(page))
+    other = add_campaign(session, name="Autumn sale")
+    page = f"/campaigns/{other.id}"
+    assert "To do: Scenarios" in words(olga.get(page))
+    assert "To do: Sequence" in words(olga.get(page))
+    add_scenario(session, other)
+    assert "Done: Scenarios 1 scheduled" in words(olga.get(page))
+    assert "Sequence optional Several messages" in words(olga.get(page))
 
 
 def test_who_leaves_the_campaign_leaves_its_sequence(
