@@ -74,6 +74,12 @@ _MOMENT: Schema = {
     "examples": ["2026-11-24T09:00:00Z"],
 }
 _LATER = _or_null(_MOMENT)
+_HALTED: Schema = {
+    "type": "string",
+    "description": "Why nothing is planned, where nothing is: the campaign is switched off or"
+    " archived, so that what was enrolled begins when it is switched on; or it is over.",
+    "examples": ["the campaign was switched off"],
+}
 _ID = _number(1, LARGEST_ID)
 _SUBJECT = _text(LONGEST_SUBJECT, 1, description="The subject's kind.", examples=["order"])
 _SUBJECT_ID: Schema = {
@@ -272,8 +278,9 @@ SCHEMAS: dict[str, Schema] = {
             "enum": ["began", "resumed", "nothing"],
             "description": "What enrolling did; nothing, where the subject was enrolled already.",
         },
+        reason=_HALTED,
     ),
-    "EnrolledMany": _answer(began=_COUNT, resumed=_COUNT, nothing=_COUNT),
+    "EnrolledMany": _answer(began=_COUNT, resumed=_COUNT, nothing=_COUNT, reason=_HALTED),
     "SchedulePage": _page("Schedule"),
     "ScheduleWithActions": _answer(
         id=_ID,
