@@ -304,7 +304,10 @@ SCHEMAS: dict[str, Schema] = {
         completed_at=_LATER,
         ended_at=_LATER,
         attempts=_COUNT,
-        error=_or_null(_STRING),
+        error={
+            **_or_null(_STRING),
+            "description": "What the last attempt failed with, in one line.",
+        },
         result={"description": "What the callback answered: any JSON."},
     ),
     "ActionPage": _page("Action"),
