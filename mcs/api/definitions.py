@@ -42,7 +42,7 @@ def _save(asked: Asked, campaign_id: int, steps: list[Step], dry: bool) -> Tally
     try:
         return verb(asked.session, asked.now, campaign_id, steps, past, known=_known())
     except BadDefinition as error:
-        raise written_steps.located(steps, error) from None
+        raise written_steps.located(asked.body["action_defs"], error) from None
 
 
 def _shown(steps: list[Step]) -> list[dict[str, Any]]:

@@ -83,7 +83,8 @@ _HALTED: Schema = {
 _ID = _number(1, LARGEST_ID)
 _SUBJECT = _text(LONGEST_SUBJECT, 1, description="The subject's kind.", examples=["order"])
 _SUBJECT_ID: Schema = {
-    "anyOf": [_text(LONGEST_SUBJECT_ID, 1), {"type": "integer"}],
+    **_text(LONGEST_SUBJECT_ID, 1),
+    "type": ["string", "integer"],
     "description": 'The subject\'s id; 17 and "17" are the same.',
     "examples": ["A-17"],
 }
@@ -98,7 +99,7 @@ _CAMPAIGN_FIELDS: dict[str, Schema] = {
     "from_email": _text(LONGEST_ADDRESS),
     "reply_to": _text(LONGEST_ADDRESS),
     "postal_address": _text(LONGEST["postal_address"]),
-    "send_rate": _or_null({"type": "number", "minimum": SLOWEST, "maximum": FASTEST}),
+    "send_rate": {"type": ["number", "null"], "minimum": SLOWEST, "maximum": FASTEST},
     "active": _FLAG,
 }
 _KEY = _text(
@@ -118,8 +119,11 @@ _INTERVAL_FIELDS: dict[str, Schema] = {
 _ACTION_DEF_FIELDS: dict[str, Schema] = {
     "id": _text(100, 1, examples=["review"]),
     "callback": _text(100, 1, examples=["send_email", "webhook"]),
+    # What is wrong in it can be told only where it is no choice between two schemas.
     "interval": {
-        "anyOf": [_INTERVAL_FIELDS["offset"], _object(_INTERVAL_FIELDS, ("offset",))],
+        **_INTERVAL_FIELDS["offset"],
+        **_object(_INTERVAL_FIELDS, ("offset",)),
+        "type": ["string", "object"],
         "description": "An offset alone, or with a time, weekdays and dates left out.",
     },
     "repeat": _text(200, examples=["every 1month, 6 times"]),
