@@ -25,7 +25,7 @@ def save(asked: Asked, campaign: str) -> Answer:
     campaign_id = campaigns.known_as(asked.session, campaign).id
     dry = asked.query.get("dry_run", False)
     try:
-        steps = written_steps.read(asked.body["action_defs"])
+        steps = written_steps.read([_with_attempts(one) for one in asked.body["action_defs"]])
         before = definitions.steps_of(asked.session, campaign_id)
         steps = callbacks.with_known_secrets(steps, before, _known())
         tally = _save(asked, campaign_id, steps, dry)
@@ -34,6 +34,10 @@ def save(asked: Asked, campaign: str) -> Answer:
     return Answer(
         {"action_defs": _shown(steps), "saved": not dry, "consequences": _consequences(tally)}
     )
+
+
+def _with_attempts(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {"attempts": callbacks.usual_attempts(given["callback"]), **given}
 
 
 def _save(asked: Asked, campaign_id: int, steps: list[Step], dry: bool) -> Tally:

@@ -134,7 +134,12 @@ _ACTION_DEF_FIELDS: dict[str, Schema] = {
         "description": "What the callback needs. A secret is never shown again; where one is left"
         " out, the one that is known stays.",
     },
-    "attempts": _number(1, 20),
+    "attempts": _number(
+        1,
+        20,
+        description="How often it is tried in all; left out, a webhook or notify 5 times, and any"
+        " other once.",
+    ),
 }
 _PERSON_FIELDS: dict[str, Schema] = {
     "email": _text(LONGEST_ADDRESS, 1, examples=["jane@people.example"]),

@@ -24,8 +24,6 @@ from mcs.services.tallies import Effect, Tally
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown, find_campaign
 
-WEBHOOK = "webhook"
-
 
 def find_step(session: Session, campaign_id: int, key: str) -> Step:
     """A step of the campaign. Raises Unknown."""

@@ -236,6 +236,13 @@ def test_secrets_are_not_shown_and_not_lost(shop: Shop, autumn: str, session: Se
     assert kept.offset == "2days"
 
 
+def test_a_webhook_is_tried_as_often_as_on_the_page(shop: Shop, autumn: str) -> None:
+    step = {"id": "told", "callback": "webhook", "interval": "1day", "config": CONFIG}
+    path = f"/campaigns/{autumn}/definitions"
+    told = shop.put(path, {"action_defs": [step, {**step, "id": "once", "attempts": 1}]})
+    assert [one["attempts"] for one in told["action_defs"]] == [5, 1]
+
+
 def test_what_would_be_is_told_without_saving(shop: Shop, autumn: str) -> None:
     path = f"/campaigns/{autumn}/outlook?subject=order&subject_id=A-17"
     told = shop.get(path)
