@@ -265,8 +265,11 @@ def _host_and_port(text: str) -> str:
 
 
 def _zone(name: str) -> ZoneInfo:
-    # OSError: a folder of zones. The names of all would take 30 ms to read, in each process.
+    # OSError: a folder of zones. The names of all would take 30 ms to read, in each process; that
+    # list is without the copies that count leap seconds ("right/") or do not ("posix/").
     try:
+        if name.startswith(("right/", "posix/")):
+            raise ValueError(name)
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise BadSetting(

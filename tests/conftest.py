@@ -31,6 +31,7 @@ from mcs.app import create_app
 from mcs.extensions import db
 from mcs.gateways import callbacks
 from mcs.gateways.jobqueue import JobQueue
+from mcs.gateways.mailserver import MailServerCheck
 from mcs.models import Base, configure_engine
 from mcs.services import users
 from tests.mail import Mailbox, MailServer
@@ -267,9 +268,11 @@ def shared_app(
 
 @pytest.fixture
 def app(shared_app: Flask, settings: config.Settings) -> Iterator[Flask]:
-    """The web application, on this story's own database and instance folder."""
+    """The web application with this story's own settings and database. Its secret key, under which
+    people are signed in, is that of the process."""
     shared_app.config["SETTINGS"] = settings
     shared_app.extensions["callbacks"] = callbacks.table(settings.webhook_allow)
+    shared_app.extensions["mailserver"] = MailServerCheck(settings.mail_server, settings.mail_port)
     shared_app.extensions.pop("mcs_owner_exists", None)
     with shared_app.app_context():
         engine = db.engine

@@ -76,6 +76,8 @@ def test_production_names_all_that_is_missing_at_once() -> None:
         ({"PORT": "http"}, "PORT=http is not usable"),
         ({"MCS_TIMEZONE": "Mars/Olympus"}, "MCS_TIMEZONE=Mars/Olympus is not a time zone"),
         ({"MCS_TIMEZONE": "../UTC"}, "is not a time zone"),
+        ({"MCS_TIMEZONE": "Europe"}, "is not a time zone"),
+        ({"MCS_TIMEZONE": "right/Europe/Berlin"}, "is not a time zone"),
         ({"MCS_SEND_RATE": "0"}, "MCS_SEND_RATE=0 is not usable: use messages a second"),
         ({"MCS_SEND_RATE": "nan"}, "MCS_SEND_RATE=nan is not usable"),
         ({"MCS_ON_DOUBT": "guess"}, "MCS_ON_DOUBT=guess is not usable: use hold or resend"),

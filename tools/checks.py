@@ -6,13 +6,13 @@ it are over. The last lines are pytest's own summaries. The exit code is 1 when 
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -54,15 +54,17 @@ class Check:
 
     def __init__(self, name: str, command: list[str], environ: Mapping[str, str]) -> None:
         self.name = name
-        self._said: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
+        self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115
         self._began = time.monotonic()
-        self._process = subprocess.Popen(
-            [str(BIN / command[0]), *command[1:]],
-            cwd=ROOT,
-            env=os.environ | environ,
-            stdout=self._said,
-            stderr=subprocess.STDOUT,
-        )
+        # Opened anew: two who share a place in a file write where the other has read to.
+        with open(self._file.name, "ab") as said:
+            self._process = subprocess.Popen(
+                [str(BIN / command[0]), *command[1:]],
+                cwd=ROOT,
+                env=os.environ | environ,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+            )
 
     def passed(self) -> bool:
         return self._process.wait() == 0
@@ -70,34 +72,53 @@ class Check:
     def show(self) -> None:
         """Its block, as it grows, until it ends."""
         print(f"\n== {self.name} ".ljust(80, "="), flush=True)
-        place, running = 0, True
+        running = True
         while running:
             running = self._process.poll() is None
-            self._said.seek(place)
-            new = self._said.read()
-            place += len(new)
-            sys.stdout.write(new.decode(errors="replace"))
+            sys.stdout.write(self._file.read().decode(errors="replace"))
             sys.stdout.flush()
             time.sleep(0.2 if running else 0)
         print(f"({time.monotonic() - self._began:.0f} s)", flush=True)
 
     def last_line(self) -> str:
-        self._said.seek(0)
-        lines = [line.strip() for line in self._said.read().decode(errors="replace").splitlines()]
-        return next((line for line in reversed(lines) if line), "nothing was said")
+        lines = Path(self._file.name).read_text(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was said")
+
+    def end(self) -> None:
+        """Stop it, if it still runs."""
+        self._process.terminate()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
 
 
 def main() -> int:
     """Run all; 1 when any failed."""
-    suites = [suite(database) for database in LEFT_OUT]
-    checks = []
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
+    started: list[Check] = []
+    try:
+        return _run_all(started)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        for check in started:
+            check.end()
+
+
+def _run_all(started: list[Check]) -> int:
+    """``started`` gets each check as it begins."""
+    suites = []
+    for database in LEFT_OUT:
+        suites.append(suite(database))
+        started.append(suites[-1])
     for name, command in STATIC.items():
-        checks.append(Check(name, command, {}))
-        checks[-1].show()
+        started.append(Check(name, command, {}))
+        started[-1].show()
     for check in suites:
         check.show()
     say_what_is_missing()
-    failed = [check.name for check in (*checks, *suites) if not check.passed()]
+    failed = [check.name for check in started if not check.passed()]
     if failed:
         print(f"\nFAILED: {', '.join(failed)}")
     print("\n" + "\n".join(f"{check.name}: {check.last_line()}" for check in suites), flush=True)

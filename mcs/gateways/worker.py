@@ -36,8 +36,7 @@ from mcs.gateways.jobqueue import (
 log = logging.getLogger(__name__)
 
 RECONNECT_SECONDS = (0.2, 0.5, 1, 2)
-# A lane makes much and leaves few cycles behind: looking for them every 700 objects, as Python does
-# by itself, was a twelfth of its time.
+# A lane makes much and leaves few cycles behind, for which Python would look every 700 objects.
 GARBAGE = (10_000, 20, 20)
 _DEQUEUE_MARGIN = 15  # RQ blocks for its worker_ttl less this,
 _SOCKET_MARGIN = 10  # and wants a socket that is patient for this much longer.

@@ -18,7 +18,7 @@ from tests.faults.conftest import Begin
 
 Seeds = Callable[[int, int], range]
 MEGABYTES = 32 if TEST_DATABASE == "sqlite" else 300
-PEOPLE = 3000
+PEOPLE = 1500
 FULL = ("disk is full", "No space left on device")
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from mcs.core.tokens import Recipient
 from mcs.models import Campaign, Contact, Scenario
 from mcs.services import contacts, emailers, imports, scenarios, suppressions
+from mcs.services.transactions import persistently
 from tests.faults import auditor
 from tests.faults.conftest import Begin
 from tests.faults.world import World
@@ -69,13 +70,17 @@ def _unsubscribe_ahead(here: World, emailer_id: int, dice: random.Random) -> dic
 
 
 def _unsubscribe(here: World, email: str) -> datetime:
-    """The moment by which its suppression was committed."""
-    with here.sessions() as session:
-        uid = session.query(Contact.uid).filter(Contact.email_key == email).scalar()
-        campaign_uid = session.get_one(Campaign, here.campaign_id).uid
-        session.commit()
-        link = Recipient(uid, campaign_uid)
-        assert suppressions.unsubscribe(session, datetime.now(UTC), link)
+    """The moment by which its suppression was committed. Nobody gives up because of a busy file."""
+
+    def press(_again: bool) -> None:
+        with here.sessions() as session:
+            uid = session.query(Contact.uid).filter(Contact.email_key == email).scalar()
+            campaign_uid = session.get_one(Campaign, here.campaign_id).uid
+            session.commit()
+            link = Recipient(uid, campaign_uid)
+            assert suppressions.unsubscribe(session, datetime.now(UTC), link)
+
+    persistently(press)
     return datetime.now(UTC)
 
 

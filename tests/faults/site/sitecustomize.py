@@ -29,21 +29,38 @@ def _arm(folder: Path) -> None:
         dialect.do_commit = _deadly(dialect.do_commit, folder, "ledger")
     # Each call is one transaction: a death before it and one before its COMMIT leave the same.
     for writer in (PostgresWriter, SqliteWriter):
-        writer.advance = _deadly(writer.advance, folder)
+        writer.advance = _deadly_awaited(writer.advance, folder)
 
 
 def _deadly(commit: Commit, folder: Path, thread: str = "") -> Commit:
     def committed(*arguments: object) -> object:
         if not threading.current_thread().name.startswith(thread):
             return commit(*arguments)
-        _commits[os.getpid()] += 1
-        number = _commits[os.getpid()]
+        number = _next_commit()
         _die_at(f"before:{number}", folder)
         answer = commit(*arguments)
         _die_at(f"after:{number}", folder)
         return answer
 
     return committed
+
+
+def _deadly_awaited(commit: Commit, folder: Path) -> Commit:
+    """As ``_deadly``, of a commit that is awaited: it is over when its answer is there."""
+
+    async def committed(*arguments: object) -> object:
+        number = _next_commit()
+        _die_at(f"before:{number}", folder)
+        answer = await commit(*arguments)
+        _die_at(f"after:{number}", folder)
+        return answer
+
+    return committed
+
+
+def _next_commit() -> int:
+    _commits[os.getpid()] += 1
+    return _commits[os.getpid()]
 
 
 def _die_at(point: str, folder: Path) -> None:
