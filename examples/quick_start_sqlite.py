@@ -17,9 +17,9 @@ def say(call: Call) -> str:
     return "said"
 
 
-def main() -> None:
+def main(folder: str) -> None:
     """Enrol an order, let a worker run what is due, and look at it."""
-    storage = Path(tempfile.mkdtemp()) / "campaigns.db"
+    storage = Path(folder) / "campaigns.db"
     with CampaignScheduler({"say": say}, {"dialect": "sqlite", "storage": storage}) as scheduler:
         scheduler.upsert_campaign(
             "after purchase",
@@ -42,4 +42,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as folder:
+        main(folder)

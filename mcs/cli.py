@@ -27,7 +27,17 @@ from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Emailer, Import
 from mcs.models.api_tokens import SCOPES
 from mcs.models.users import ROLES
-from mcs.services import api_tokens, due, emailers, imports, planning, settling, status, users
+from mcs.services import (
+    api_tokens,
+    audit,
+    due,
+    emailers,
+    imports,
+    planning,
+    settling,
+    status,
+    users,
+)
 from mcs.services.unknown import Unknown
 
 UNWELL = 3
@@ -53,7 +63,7 @@ def init_app(app: Flask) -> None:
 def create_user(email: str, role: str, password: str) -> None:
     """Make a person who can sign in."""
     try:
-        users.create_user(db.session(), clock.now(), email, password, role)
+        users.create_user(_session(), clock.now(), email, password, role)
     except users.RefusedUser as refusal:
         raise click.ClickException(str(refusal)) from None
     click.echo(f"{email} can sign in as {role}.")
@@ -65,7 +75,7 @@ def create_user(email: str, role: str, password: str) -> None:
 def create_token(name: str, scope: str) -> None:
     """Make a token for a program that uses the HTTP interface; it is printed once."""
     try:
-        token = api_tokens.make(db.session(), clock.now(), name, scope, None)
+        token = api_tokens.make(_session(), clock.now(), name, scope, None)
     except api_tokens.RefusedToken as refusal:
         raise click.ClickException(refusal.reason) from None
     click.echo(token)
@@ -74,7 +84,10 @@ def create_token(name: str, scope: str) -> None:
 @group.command("list-tokens")
 def list_tokens() -> None:
     """List the tokens that are good, with their numbers (TOKEN)."""
-    for row in api_tokens.everyone(db.session()):
+    rows = api_tokens.everyone(_session())
+    if not rows:
+        click.echo("There is no token yet: `mcs create-token NAME` makes one.")
+    for row in rows:
         one = row.token
         used = f"last used {one.last_used_at:%Y-%m-%d %H:%M} UTC" if one.last_used_at else "unused"
         click.echo(f"{one.id:>6}  {one.scope:<7} …{one.ending}  {one.name}, {used}")
@@ -85,7 +98,7 @@ def list_tokens() -> None:
 def revoke_token(token_id: int) -> None:
     """End a token at once. `mcs list-tokens` tells the numbers."""
     try:
-        api_tokens.revoke(db.session(), clock.now(), token_id, None)
+        api_tokens.revoke(_session(), clock.now(), token_id, None)
     except Unknown:
         raise click.ClickException(f"There is no token {token_id}.") from None
     click.echo("It no longer works.")
@@ -100,7 +113,7 @@ def revoke_token(token_id: int) -> None:
 def plan_day(on: datetime | None) -> None:
     """Plan the sendings of the day: the next 24 hours, or a given date. Twice is harmless."""
     day: date | None = on.date() if on else None
-    made = planning.plan_day(db.session(), clock.now(), _queue(), day)
+    made = planning.plan_day(_session(), clock.now(), _queue(), day)
     click.echo(f"{len(made)} planned or moved.")
 
 
@@ -109,6 +122,7 @@ def tick() -> None:
     """Look for what is due and ring the workers, as the clock does each second."""
     callbacks = current_app.extensions["callbacks"].keys()
     due.tick(db.session(), clock.now(), _queue(), _settings().on_doubt, callbacks)
+    click.echo("What is due was looked for, and the workers were rung for it.")
 
 
 @group.command("import-contacts")
@@ -119,7 +133,7 @@ def import_contacts(campaign_id: int, file: BinaryIO) -> None:
 
     Rows that cannot be taken are listed with their line, field and reason; the others are kept.
     """
-    session = db.session()
+    session = _session()
     if session.get(Campaign, campaign_id) is None:
         raise click.ClickException(f"There is no campaign {campaign_id}.")
     name = "standard input" if file is sys.stdin.buffer else Path(file.name).name
@@ -162,7 +176,7 @@ def _ended(session: Session, import_id: int) -> Import:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
 def show_status(as_json: bool) -> None:
     """Say what is due, under way and in doubt, and whether every part answers."""
-    found = asdict(status.status(db.session(), clock.now(), _queue().health()))
+    found = asdict(status.status(_session(), clock.now(), _queue().health()))
     if as_json:
         click.echo(json.dumps(found, default=datetime.isoformat))
     else:
@@ -175,7 +189,7 @@ def show_status(as_json: bool) -> None:
 @group.command("list")
 def show_list() -> None:
     """List the latest campaigns and emailers with their numbers (CAMPAIGN, EMAILER)."""
-    session = db.session()
+    session = _session()
     for noun, rows in (
         ("campaign", status.campaigns(session)),
         ("emailer", status.emailers(session)),
@@ -189,7 +203,7 @@ def show_list() -> None:
 def pause(emailer_id: int) -> None:
     """Stop a sending for now; messages on the wire end. `mcs list` tells the numbers."""
     _refuse_unknown(emailer_id)
-    _act(lambda: emailers.pause(db.session(), clock.now(), emailer_id))
+    _act(lambda: emailers.pause(_session(), clock.now(), emailer_id))
     _say_progress(emailer_id)
 
 
@@ -199,7 +213,7 @@ def resume(emailer_id: int) -> None:
     """Go on with a paused sending."""
     _refuse_unknown(emailer_id)
     late_limit = timedelta(minutes=_settings().late_limit_minutes)
-    _act(lambda: emailers.resume(db.session(), clock.now(), _queue(), emailer_id, late_limit))
+    _act(lambda: emailers.resume(_session(), clock.now(), _queue(), emailer_id, late_limit))
     _say_progress(emailer_id)
 
 
@@ -211,7 +225,7 @@ def cancel(emailer_id: int, yes: bool) -> None:
     _refuse_unknown(emailer_id)
     if not yes:
         click.confirm("Stop this sending for good?", abort=True)
-    _act(lambda: emailers.cancel(db.session(), clock.now(), emailer_id))
+    _act(lambda: emailers.cancel(_session(), clock.now(), emailer_id))
     _say_progress(emailer_id)
 
 
@@ -220,7 +234,7 @@ def cancel(emailer_id: int, yes: bool) -> None:
 def retry(emailer_id: int) -> None:
     """Try the failed messages of a sending once more."""
     _refuse_unknown(emailer_id)
-    _act(lambda: settling.retry_failed(db.session(), clock.now(), _queue(), emailer_id))
+    _act(lambda: settling.retry_failed(_session(), clock.now(), _queue(), emailer_id))
     _say_progress(emailer_id)
 
 
@@ -230,12 +244,12 @@ def retry(emailer_id: int) -> None:
 def settle(emailer_id: int, answer: str) -> None:
     """Settle all messages in doubt of a sending: they were sent, failed, or go again."""
     _refuse_unknown(emailer_id)
-    _act(lambda: settling.settle(db.session(), clock.now(), _queue(), emailer_id, answer))
+    _act(lambda: settling.settle(_session(), clock.now(), _queue(), emailer_id, answer))
     _say_progress(emailer_id)
 
 
 def _refuse_unknown(emailer_id: int) -> None:
-    if db.session().get(Emailer, emailer_id) is None:
+    if _session().get(Emailer, emailer_id) is None:
         raise click.ClickException(f"There is no emailer {emailer_id}; `mcs list` lists them.")
 
 
@@ -247,7 +261,7 @@ def _act(verb: Callable[[], object]) -> None:
 
 
 def _say_progress(emailer_id: int) -> None:
-    progress = emailers.progress(db.session(), emailer_id)
+    progress = emailers.progress(_session(), emailer_id)
     click.echo(
         f"{progress.state}: {progress.sent} of {progress.recipients} sent,"
         f" {progress.to_go} to go, {progress.skipped} skipped, {progress.failed} failed,"
@@ -268,6 +282,12 @@ def _lines(found: dict[str, object]) -> Iterator[tuple[str, object]]:
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
     while chunk := file.read(CHUNK_BYTES):
         yield chunk
+
+
+def _session() -> Session:
+    session: Session = db.session()
+    audit.come_through(session, program="command line")
+    return session
 
 
 def _queue() -> JobQueue:

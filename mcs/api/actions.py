@@ -7,6 +7,7 @@ from mcs.api.access import MANAGE, READ
 from mcs.api.filters import WHOSE, filters
 from mcs.api.operations import PAGING, Answer, Asked, Operation, instant
 from mcs.api.problems import Problem, invalid, of_parameter
+from mcs.core import words
 from mcs.core.sequences import read_action_id
 from mcs.core.states import ACTION_STATES
 from mcs.services import actions, campaigns, failures, search
@@ -71,7 +72,7 @@ def shown(found: Found) -> dict[str, Any]:
         "completed_at": instant(action.completed_at),
         "ended_at": instant(action.ended_at),
         "attempts": action.attempts,
-        "error": action.error,
+        "error": None if action.error is None else words.error(action.error),
         "result": action.result,
     }
 

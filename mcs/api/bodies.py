@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import cache
+from json import JSONDecodeError
 from typing import Any
 
 from flask import request
-from jsonschema_rs import Draft202012Validator
+from jsonschema_rs import Draft202012Validator, ValidationError, ValidationErrorKind
 
 from mcs.api.problems import Problem, at, invalid, of_parameter
 from mcs.api.schemas import SCHEMAS
@@ -38,7 +39,7 @@ def body(schema: str, kinds: Sequence[str], largest: int) -> Any:
     _refuse_unkeepable(read)
     errors = list(_first(_validator(schema).iter_errors(read), _MOST_SAID))
     if errors:
-        raise invalid(*(at(error.instance_path, error.message) for error in errors))
+        raise invalid(*(at(error.instance_path, _wrong(error)) for error in errors))
     return read
 
 
@@ -72,20 +73,48 @@ def day(given: str) -> date:
     try:
         return date.fromisoformat(given)
     except ValueError:
-        raise Problem("invalid", f"{given!r} is no date: write it as 2026-11-24.") from None
+        raise Problem("invalid", _no_date(given)) from None
 
 
-def _parsed(raw: bytes) -> Any:
+def _no_date(given: str) -> str:
+    return f"{given!r} is no date: write it as 2026-11-24"
+
+
+def _parsed(raw: bytes, line: int | None = None) -> Any:
     try:
         return json.loads(
             raw.decode("utf-8"), parse_constant=_refuse, parse_float=_real, parse_int=_whole
         )
     except (ValueError, RecursionError) as error:
-        raise Problem("malformed", f"It is not JSON in UTF-8: {error}.") from None
+        raise Problem("malformed", _not_json(error, line)) from None
+
+
+def _not_json(error: Exception, line: int | None) -> str:
+    if line is None:
+        return f"It is not JSON in UTF-8: {error}."
+    # The parser counts lines from the beginning of what it was given, which is this one.
+    said = f"{error.msg}, column {error.colno}" if isinstance(error, JSONDecodeError) else error
+    return f"Line {line} is not JSON in UTF-8: {said}."
 
 
 def _lines(raw: bytes) -> dict[str, list[Any]]:
-    return {"subjects": [_parsed(line) for line in raw.splitlines() if line.strip()]}
+    lines = enumerate(raw.splitlines(), 1)
+    return {"subjects": [_parsed(line, number) for number, line in lines if line.strip()]}
+
+
+def _wrong(error: ValidationError) -> str:
+    """What a schema says is wrong, in the words of who sent it."""
+    kind = error.kind
+    if isinstance(kind, ValidationErrorKind.Format) and kind.format == "date":
+        return _no_date(str(error.instance))
+    return _OF_KEYWORD.get(kind.name, error.message)
+
+
+# Of keywords that only say who is enrolled: the message would name the schema's parts.
+_OF_KEYWORD = {
+    "anyOf": "give a subject with its subject_id, a contact, or a contact_id",
+    "not": "give a contact or a contact_id, not both",
+}
 
 
 def _refuse(constant: str) -> Any:

@@ -175,7 +175,7 @@ OPERATIONS = (
             (
                 "unarchive",
                 campaigns.unarchive,
-                "Bring an archived campaign back, switched off",
+                "Bring an archived campaign back, switched off: nothing runs until it is activated",
             ),
         )
     ),

@@ -25,7 +25,7 @@ def save(asked: Asked, campaign: str) -> Answer:
     campaign_id = campaigns.known_as(asked.session, campaign).id
     dry = asked.query.get("dry_run", False)
     try:
-        steps = written_steps.read(asked.body["action_defs"])
+        steps = written_steps.read([_with_attempts(one) for one in asked.body["action_defs"]])
         before = definitions.steps_of(asked.session, campaign_id)
         steps = callbacks.with_known_secrets(steps, before, _known())
         tally = _save(asked, campaign_id, steps, dry)
@@ -36,13 +36,17 @@ def save(asked: Asked, campaign: str) -> Answer:
     )
 
 
+def _with_attempts(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {"attempts": callbacks.usual_attempts(given["callback"]), **given}
+
+
 def _save(asked: Asked, campaign_id: int, steps: list[Step], dry: bool) -> Tally:
     verb = sequences.preview if dry else sequences.define
     past = asked.body.get("past", PAST_SKIP)
     try:
         return verb(asked.session, asked.now, campaign_id, steps, past, known=_known())
     except BadDefinition as error:
-        raise written_steps.located(steps, error) from None
+        raise written_steps.located(asked.body["action_defs"], error) from None
 
 
 def _shown(steps: list[Step]) -> list[dict[str, Any]]:

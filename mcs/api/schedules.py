@@ -19,7 +19,7 @@ def enrol(asked: Asked, campaign: str) -> Answer:
     name = campaigns.known_as(asked.session, campaign)
     one = _newcomer(asked.body, ())
     try:
-        who, made = enrolments.enrol(
+        who, made, reason = enrolments.enrol(
             asked.session,
             asked.now,
             asked.settings.secret_key,
@@ -41,6 +41,7 @@ def enrol(asked: Asked, campaign: str) -> Answer:
         "contact_id": made.contact_id,
         "started_at": instant(made.started_at),
         "did": made.did,
+        "reason": reason,
     }
     if made.did != "began":
         return Answer(answer)
@@ -52,7 +53,7 @@ def enrol_many(asked: Asked, campaign: str) -> Answer:
     given = asked.body["subjects"]
     many = [_newcomer(one, ("subjects", place)) for place, one in enumerate(given)]
     try:
-        did = enrolments.enrol_many(
+        did, reason = enrolments.enrol_many(
             asked.session, asked.now, asked.settings.secret_key, campaign_id, many
         )
     except RefusedAt as error:
@@ -65,7 +66,7 @@ def enrol_many(asked: Asked, campaign: str) -> Answer:
             if one.person is None and one.contact_id is None
         ]
         raise invalid(*unaddressed) from None
-    return Answer({"began": 0, "resumed": 0, "nothing": 0} | dict(did))
+    return Answer({"began": 0, "resumed": 0, "nothing": 0, "reason": reason} | dict(did))
 
 
 def unschedule(asked: Asked, campaign: str) -> Answer:

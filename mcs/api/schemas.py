@@ -74,10 +74,17 @@ _MOMENT: Schema = {
     "examples": ["2026-11-24T09:00:00Z"],
 }
 _LATER = _or_null(_MOMENT)
+_HALTED: Schema = {
+    "type": "string",
+    "description": "Why nothing is planned, where nothing is: the campaign is switched off or"
+    " archived, so that what was enrolled begins when it is switched on; or it is over.",
+    "examples": ["the campaign was switched off"],
+}
 _ID = _number(1, LARGEST_ID)
 _SUBJECT = _text(LONGEST_SUBJECT, 1, description="The subject's kind.", examples=["order"])
 _SUBJECT_ID: Schema = {
-    "anyOf": [_text(LONGEST_SUBJECT_ID, 1), {"type": "integer"}],
+    **_text(LONGEST_SUBJECT_ID, 1),
+    "type": ["string", "integer"],
     "description": 'The subject\'s id; 17 and "17" are the same.',
     "examples": ["A-17"],
 }
@@ -92,7 +99,7 @@ _CAMPAIGN_FIELDS: dict[str, Schema] = {
     "from_email": _text(LONGEST_ADDRESS),
     "reply_to": _text(LONGEST_ADDRESS),
     "postal_address": _text(LONGEST["postal_address"]),
-    "send_rate": _or_null({"type": "number", "minimum": SLOWEST, "maximum": FASTEST}),
+    "send_rate": {"type": ["number", "null"], "minimum": SLOWEST, "maximum": FASTEST},
     "active": _FLAG,
 }
 _KEY = _text(
@@ -112,8 +119,11 @@ _INTERVAL_FIELDS: dict[str, Schema] = {
 _ACTION_DEF_FIELDS: dict[str, Schema] = {
     "id": _text(100, 1, examples=["review"]),
     "callback": _text(100, 1, examples=["send_email", "webhook"]),
+    # What is wrong in it can be told only where it is no choice between two schemas.
     "interval": {
-        "anyOf": [_INTERVAL_FIELDS["offset"], _object(_INTERVAL_FIELDS, ("offset",))],
+        **_INTERVAL_FIELDS["offset"],
+        **_object(_INTERVAL_FIELDS, ("offset",)),
+        "type": ["string", "object"],
         "description": "An offset alone, or with a time, weekdays and dates left out.",
     },
     "repeat": _text(200, examples=["every 1month, 6 times"]),
@@ -124,7 +134,12 @@ _ACTION_DEF_FIELDS: dict[str, Schema] = {
         "description": "What the callback needs. A secret is never shown again; where one is left"
         " out, the one that is known stays.",
     },
-    "attempts": _number(1, 20),
+    "attempts": _number(
+        1,
+        20,
+        description="How often it is tried in all; left out, a webhook or notify 5 times, and any"
+        " other once.",
+    ),
 }
 _PERSON_FIELDS: dict[str, Schema] = {
     "email": _text(LONGEST_ADDRESS, 1, examples=["jane@people.example"]),
@@ -272,8 +287,9 @@ SCHEMAS: dict[str, Schema] = {
             "enum": ["began", "resumed", "nothing"],
             "description": "What enrolling did; nothing, where the subject was enrolled already.",
         },
+        reason=_HALTED,
     ),
-    "EnrolledMany": _answer(began=_COUNT, resumed=_COUNT, nothing=_COUNT),
+    "EnrolledMany": _answer(began=_COUNT, resumed=_COUNT, nothing=_COUNT, reason=_HALTED),
     "SchedulePage": _page("Schedule"),
     "ScheduleWithActions": _answer(
         id=_ID,
@@ -297,7 +313,10 @@ SCHEMAS: dict[str, Schema] = {
         completed_at=_LATER,
         ended_at=_LATER,
         attempts=_COUNT,
-        error=_or_null(_STRING),
+        error={
+            **_or_null(_STRING),
+            "description": "What the last attempt failed with, in one line.",
+        },
         result={"description": "What the callback answered: any JSON."},
     ),
     "ActionPage": _page("Action"),

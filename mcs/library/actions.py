@@ -58,7 +58,8 @@ class Actions(Ground):
     ) -> list[PlannedAction]:
         """What would be due when for a subject that is enrolled now, without saving anything.
 
-        For one that is enrolled already, from its original start.
+        For one that is enrolled already, from its original start. Of what will not happen, the
+        ``reason`` says why: the campaign is switched off, or over by then.
         """
         with self._session() as session:
             number = self._find(session, campaign_id)

@@ -119,7 +119,7 @@ class Campaigns(Ground):
             for step in steps:
                 check_config(step, self._callbacks)
         except BadDefinition as error:
-            found = written_steps.located(steps, error)
+            found = written_steps.located(action_defs, error)
             raise BadArgument(arguments.at("action_defs", found.path), found.reason) from None
         return steps
 

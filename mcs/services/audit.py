@@ -11,15 +11,24 @@ from mcs.models import AuditEntry, User
 from mcs.services.paging import At, Page, by_id, turn
 
 PAGE_LENGTH = 50
+# What an entry may say of by what, other than a person, it was done.
+DOORS = ("token", "program")
 _DOOR = "mcs_audit_door"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One entry, with the address of who did it (empty: the command line, or a recipient)."""
+    """One entry, with the address of who did it, where that was a person."""
 
     entry: AuditEntry
     email: str
+
+    @property
+    def who(self) -> str:
+        """A person by their address, a program by its token's name, or the command line; empty
+        where MCS did it by itself."""
+        doors = (str(self.entry.detail[one]) for one in DOORS if one in self.entry.detail)
+        return self.email or next(doors, "")
 
 
 def note(

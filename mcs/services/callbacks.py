@@ -15,7 +15,9 @@ from mcs.models import Scenario
 from mcs.services import attributes
 from mcs.services.definitions import SEND_EMAIL, Step
 
-NOTIFY = "notify"
+WEBHOOK, NOTIFY = "webhook", "notify"
+# Another server may be away for a moment.
+OFTEN = 5
 
 
 def check(
@@ -88,6 +90,11 @@ def with_known_secrets(
         replace(step, config=kept.get((step.key, step.callback), {}) | dict(step.config))
         for step in steps
     ]
+
+
+def usual_attempts(callback: str) -> int:
+    """How often a step is tried in all, where nobody says."""
+    return OFTEN if callback in (WEBHOOK, NOTIFY) else 1
 
 
 def scenario_id(config: Mapping[str, Any]) -> int | None:

@@ -65,6 +65,12 @@ class Plan:
         """The steps that write to somebody."""
         return {one.key for one in self.definitions if one.callback == SEND_EMAIL}
 
+    def halted(self, now: datetime) -> str:
+        """Why nothing is planned for who is enrolled now; empty where it is."""
+        if not self.running:
+            return sequences.SWITCHED_OFF
+        return sequences.TOO_LATE if now >= self.calendar.ends else ""
+
     def dependents(self, keys: Iterable[str]) -> set[str]:
         """The steps that come after any of these."""
         parents = set(keys)

@@ -24,7 +24,6 @@ from mcs.services.tallies import Effect, Tally
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown, find_campaign
 
-WEBHOOK = "webhook"
 # What is right for each part of a step, whatever the others are.
 _RIGHT: Mapping[str, Any] = {
     "offset": "0days",

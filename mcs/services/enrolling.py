@@ -38,13 +38,14 @@ def ask_batch(
     The first AT_ONCE are enrolled before this returns; a worker does the rest, and the clock rings
     one until all is done. Raises Unknown.
     """
+    new = not_enrolled(session, campaign_id)
     with writing(session):
         plan = definitions.load(session, campaign_id, to_edit=True)
         session.execute(
             update(Campaign).where(Campaign.id == plan.campaign_id).values(enrol_asked_at=now)
         )
         verb = "enrolled the batch of"
-        audit.note(session, now, by, verb, "campaign", campaign_id)
+        audit.note(session, now, by, verb, "campaign", campaign_id, contacts=new)
     chunks = iter(range(AT_ONCE // CHUNK))
     enrol_batch(session, now, campaign_id, stopping=lambda: next(chunks, None) is None)
     left = session.scalar(select(Campaign.enrol_asked_at).where(Campaign.id == campaign_id))

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from mcs.core.addresses import BadAddress, parse_address
 from mcs.models import Contact
 from mcs.services import audit, definitions, people, schedules
+from mcs.services.definitions import Plan
 from mcs.services.people import BadPerson, Person
 from mcs.services.schedules import CHUNK, CONTACT, Enrolled, Refused, Subject
 from mcs.services.transactions import met_again
@@ -46,33 +47,35 @@ def enrol(
     *,
     restart: bool = False,
     since: datetime | None = None,
-) -> tuple[Subject, Enrolled]:
-    """Take somebody in and enrol them, both or neither; else as ``schedules.enrol``.
+) -> tuple[Subject, Enrolled, str]:
+    """Take somebody in and enrol them, both or neither; else as ``schedules.enrol``. The last of
+    what it gives says why nothing is planned for them, where the campaign is off or over.
 
     A run that began at ``since`` or later is the one that ``restart`` asks for: it was asked again.
     Raises Unknown, RefusedAt.
     """
     ends = _run_to_end(session, campaign_id, one, since) if restart else None
 
-    def verb() -> tuple[Subject, Enrolled]:
+    def verb() -> tuple[Subject, Enrolled, str]:
         plan = definitions.load(session, campaign_id)
         (who,) = _subjects(session, now, secret, [one], 0)
         made = schedules.enrol_within(session, now, plan, who, ends=ends)
         schedules.note_enrolled(session, now, None, plan, who, made)
-        return who, made
+        return who, made, plan.halted(now)
 
     return met_again(session, verb)
 
 
 def enrol_many(
     session: Session, now: datetime, secret: str, campaign_id: int, many: Sequence[Newcomer]
-) -> Counter[str]:
-    """``enrol`` for any number; how many began, resumed, or were there (nothing).
+) -> tuple[Counter[str], str]:
+    """``enrol`` for any number; how many began, resumed, or were there (nothing), and why nothing
+    is planned for them, where the campaign is off or over.
 
     All are looked at before the first is enrolled, so that a bad one keeps all of them out. Each
     CHUNK of them is one commit. Doing it again after an error enrols nobody twice.
     """
-    _check(session, campaign_id, many)
+    reason = _check(session, campaign_id, many).halted(now)
     did = Counter[str]()
     for start in range(0, len(many), CHUNK):
         chunk = many[start : start + CHUNK]
@@ -86,7 +89,7 @@ def enrol_many(
         did += met_again(session, verb)
     if did["began"] > CHUNK:
         schedules.take_stock(session)
-    return did
+    return did, reason
 
 
 def subject_of(session: Session, one: Newcomer) -> tuple[str, str] | None:
@@ -115,9 +118,9 @@ def _note_many(session: Session, now: datetime, campaign_id: int, did: Counter[s
         audit.note(session, now, None, "enrolled subjects of", "campaign", campaign_id, **told)
 
 
-def _check(session: Session, campaign_id: int, many: Sequence[Newcomer]) -> None:
-    """Whether all of them can be enrolled, as far as can be told beforehand. Raises RefusedAt,
-    Refused where somebody lacks a contact, Unknown."""
+def _check(session: Session, campaign_id: int, many: Sequence[Newcomer]) -> Plan:
+    """Whether all of them can be enrolled, as far as can be told beforehand, in which sequence.
+    Raises RefusedAt, Refused where somebody lacks a contact, Unknown."""
     plan = definitions.look(session, campaign_id)
     for place, one in enumerate(many):
         if one.person is not None:
@@ -130,6 +133,7 @@ def _check(session: Session, campaign_id: int, many: Sequence[Newcomer]) -> None
         _subject(place, one, one.contact_id)
     for start in range(0, len(many), CHUNK):
         _refuse_strangers(session, many[start : start + CHUNK], start)
+    return plan
 
 
 def _subject(place: int, one: Newcomer, contact_id: int | None) -> Subject:

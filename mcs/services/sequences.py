@@ -170,7 +170,8 @@ def realign_within(
 def outlook(session: Session, now: datetime, campaign_id: int, who: Subject) -> Outlook:
     """What would be due when for a subject that is enrolled now, without enrolling it.
 
-    One that is enrolled already, or was, is shown from its original start. Raises Unknown, Refused.
+    One that is enrolled already, or was, is shown from its original start. Where the campaign is
+    switched off, each action says so as its reason. Raises Unknown, Refused.
     """
     schedules.check(who)
     plan = definitions.look(session, campaign_id)
@@ -187,6 +188,9 @@ def outlook(session: Session, now: datetime, campaign_id: int, who: Subject) -> 
     run, start = (1, now) if begun is None else (begun.run, begun.started_at)
     enrolment = Enrolment(plan.name, who.subject, who.subject_id, run, start)
     planned = sequences.plan(plan.definitions, plan.calendar, enrolment)
+    if not plan.running:
+        off = sequences.SWITCHED_OFF
+        planned = [replace(one, reason=one.reason or off) for one in planned]
     session.rollback()
     return Outlook(run, planned, repeating(plan))
 

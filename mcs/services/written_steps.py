@@ -32,17 +32,18 @@ def read(given: Sequence[Mapping[str, Any]]) -> list[Step]:
     try:
         definitions.read(steps)
     except BadDefinition as error:
-        raise located(steps, error) from None
+        raise located(given, error) from None
     return steps
 
 
-def located(steps: Sequence[Step], error: BadDefinition) -> BadActionDef:
-    """What a service refuses, said where it is among the definitions."""
-    keys = [step.key for step in steps]
-    path: tuple[int | str, ...] = ()
-    if error.key in keys:
-        path = (keys.index(error.key), *error.part.split("."))
-    return BadActionDef(path, error.reason)
+def located(given: Sequence[Mapping[str, Any]], error: BadDefinition) -> BadActionDef:
+    """What is refused of definitions that ``read`` took, said where it is among them."""
+    keys = [one["id"] for one in given]
+    if error.key not in keys:
+        return BadActionDef((), error.reason)
+    place = keys.index(error.key)
+    path = _path(given[place], error.part)
+    return BadActionDef((place, *path), error.reason)
 
 
 def written(step: Step) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def _step(place: int, given: Mapping[str, Any]) -> Step:
     _only((place, "interval"), interval, INTERVAL_FIELDS)
     for field, owner in (("id", given), ("callback", given), ("offset", interval)):
         if owner.get(field) in (None, ""):
-            raise BadActionDef((place, field), "it is missing")
+            raise BadActionDef((place, *_path(given, field)), "it is missing")
     config = given.get("config") or {}
     if not isinstance(config, Mapping):
         raise BadActionDef((place, "config"), "give a mapping")
@@ -86,6 +87,13 @@ def _step(place: int, given: Mapping[str, Any]) -> Step:
         config=config,
         max_attempts=given.get("attempts", 1),
     )
+
+
+def _path(given: Mapping[str, Any], part: str) -> tuple[str, ...]:
+    """Where a part of a step stands in its definition, whose interval may be a text alone."""
+    if part not in INTERVAL_FIELDS:
+        return tuple(part.split("."))
+    return ("interval", part) if isinstance(given.get("interval"), Mapping) else ("interval",)
 
 
 def _only(path: tuple[int | str, ...], given: Any, known: Sequence[str]) -> None:

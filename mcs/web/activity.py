@@ -10,7 +10,7 @@ from mcs.models import AuditEntry
 from mcs.services import audit
 
 bp = Blueprint("activity", __name__, url_prefix="/activity")
-COUNTED = ("rows", "deliveries")
+COUNTED = ("rows", "deliveries", "contacts")
 # The fields of a campaign as its form names them.
 FIELDS = {
     "start_date": "first day",
@@ -35,7 +35,7 @@ def index() -> str:
 
 def details(entry: AuditEntry) -> list[str]:
     """What an entry says beside who did what, in words."""
-    return [_said(key, value) for key, value in entry.detail.items()]
+    return [_said(key, value) for key, value in entry.detail.items() if key not in audit.DOORS]
 
 
 def _said(key: str, value: Any) -> str:

@@ -26,9 +26,8 @@ from mcs.services import (
     sequences,
     subjects,
 )
-from mcs.services.callbacks import NOTIFY
+from mcs.services.callbacks import NOTIFY, WEBHOOK
 from mcs.services.definitions import SEND_EMAIL, Step
-from mcs.services.editing import WEBHOOK
 from mcs.services.tallies import Tally
 from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain

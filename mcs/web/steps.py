@@ -22,9 +22,8 @@ from mcs.extensions import db
 from mcs.gateways import clock, mailer
 from mcs.models import Campaign, Scenario
 from mcs.services import attributes, definitions, editing, messages, previews
-from mcs.services.callbacks import NOTIFY
+from mcs.services.callbacks import NOTIFY, WEBHOOK, usual_attempts
 from mcs.services.definitions import MOST_ATTEMPTS, SEND_EMAIL, Step
-from mcs.services.editing import WEBHOOK
 from mcs.services.scenarios import Fields, Refused
 from mcs.services.tallies import Effect
 from mcs.services.unknown import find_campaign
@@ -167,10 +166,11 @@ def begin(
 ) -> StepForm:
     """The form before anything is typed: of the step as it is, or of a new one."""
     given: dict[str, Any] = {"key": editing.free_key(steps), "offset": "0days"}
+    given |= {"attempts": usual_attempts(kind)}
     if steps:
         given |= {"offset": "2days", "time": "10:00"}
     if kind == WEBHOOK:
-        given |= {"attempts": 5, "secret": secrets.token_urlsafe(24)}
+        given |= {"secret": secrets.token_urlsafe(24)}
     if known is not None:
         (definition,) = definitions.read([replace(known, after="")])
         limited = definition.interval.days != intervals.EVERY_DAY

@@ -100,7 +100,13 @@ def autumn(shop: Shop) -> str:
     """The key of a campaign of three steps for webhooks."""
     shop.put("/campaigns/after-purchase", AUTUMN, 201)
     steps = [
-        {"id": f"action{number}", "callback": "webhook", "interval": interval, "config": CONFIG}
+        {
+            "id": f"action{number}",
+            "callback": "webhook",
+            "interval": interval,
+            "config": CONFIG,
+            "attempts": 1,
+        }
         for number, interval in enumerate(
             ("0days", {"offset": "2days", "time": "10:00"}, {"offset": "4days", "time": "10:00"}),
             1,

@@ -95,7 +95,17 @@ def told(answer: Any) -> dict[str, Any]:
         ("PUT", DEFINITIONS, {"action_defs": [STEP, STEP]}, "#/action_defs/0/id"),
         ("PUT", DEFINITIONS, {"action_defs": [{**STEP, "id": "a b"}]}, "#/action_defs/0/id"),
         ("PUT", DEFINITIONS, {"action_defs": [{**STEP, "interval": "30m"}]},
-         "#/action_defs/0/offset"),
+         "#/action_defs/0/interval"),
+        ("PUT", DEFINITIONS, {"action_defs": [{**STEP, "interval": {"offset": "30m"}}]},
+         "#/action_defs/0/interval/offset"),
+        ("PUT", DEFINITIONS,
+         {"action_defs": [{**STEP, "interval": {"offset": "1day", "time": "25:00"}}]},
+         "#/action_defs/0/interval/time"),
+        ("PUT", DEFINITIONS,
+         {"action_defs": [{**STEP, "interval": {"offset": "1day", "tme": "9:00"}}]},
+         "#/action_defs/0/interval"),
+        ("PUT", DEFINITIONS, {"action_defs": [{**STEP, "interval": 2}]},
+         "#/action_defs/0/interval"),
         ("PUT", DEFINITIONS, {"action_defs": [{**STEP, "interval": {"time": "10:00"}}]},
          "#/action_defs/0/interval"),
         ("PUT", DEFINITIONS, {"action_defs": [{**STEP, "after": "b"}]}, "#/action_defs/0/after"),
@@ -116,6 +126,24 @@ def test_what_is_wrong_is_said_where_it_is(
     assert pointer in [error["pointer"] for error in said["errors"]], said
     assert all(error["detail"] for error in said["errors"])
     assert told_of_all(shop) == before, "nothing was saved"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "detail"),
+    [
+        (ENROL, {}, "give a subject with its subject_id, a contact, or a contact_id"),
+        (ENROL, {"contact_id": 1, "contact": {"email": "a@b.example"}},
+         "give a contact or a contact_id, not both"),
+        ("/campaigns", {**AUTUMN, "start_date": "yesterday"},
+         "'yesterday' is no date: write it as 2026-11-24"),
+        ("/campaigns", {**AUTUMN, "tme": "10:00"},
+         "Additional properties are not allowed ('tme' was unexpected)"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_plain_words(
+    shop: Shop, autumn: str, path: str, body: Any, detail: str
+) -> None:
+    assert [error["detail"] for error in told(shop.ask("POST", path, body))["errors"]] == [detail]
 
 
 def told_of_all(shop: Shop) -> list[Any]:
@@ -211,6 +239,13 @@ def test_lines_of_garbage(shop: Shop, autumn: str, data: bytes) -> None:
     told(answer)
     assert answer.status_code in (400, 422)
     assert shop.get("/schedules")["items"] == []
+
+
+def test_the_line_that_cannot_be_read_is_named(shop: Shop, autumn: str) -> None:
+    data = b'{"contact_id":1}\n\n{"contact_id":1]\n'
+    said = told(shop.ask("POST", BULK, data=data, content_type="application/x-ndjson"))
+    assert said["detail"].startswith("Line 3 is not JSON in UTF-8: Expecting ',' delimiter")
+    assert "line 1" not in said["detail"]
 
 
 def test_too_many_at_once(shop: Shop, autumn: str) -> None:

@@ -172,6 +172,35 @@ def test_a_campaign_is_switched_off_and_on(shop: Shop, autumn: str, session: Ses
     assert said == [(verb, "manage shop") for verb in verbs]
 
 
+@pytest.mark.parametrize("verb", ["deactivate", "archive"])
+def test_who_is_enrolled_while_nothing_runs_is_told_so(shop: Shop, autumn: str, verb: str) -> None:
+    off = "the campaign was switched off"
+    assert enrol(shop, "Ann")["reason"] == ""
+    shop.post(f"/campaigns/{autumn}/{verb}")
+    told = shop.get(f"/campaigns/{autumn}/outlook?subject=order&subject_id=A-17")
+    assert [one["reason"] for one in told["actions"]] == [off, off, off]
+    bob = enrol(shop, "Bob")
+    assert (bob["did"], bob["reason"]) == ("began", off)
+    assert enrol(shop, "Ann", 200)["reason"] == off
+    many = {"subjects": [{"contact": {"email": "charlie@people.example"}}]}
+    told = shop.post(f"/campaigns/{autumn}/schedules/bulk", many)
+    assert told == {"began": 1, "resumed": 0, "nothing": 0, "reason": off}
+    assert states(shop, "state=pending") == []
+    if verb == "archive":
+        assert shop.post(f"/campaigns/{autumn}/unarchive")["state"] == "inactive"
+    shop.post(f"/campaigns/{autumn}/activate")
+    assert len(states(shop, "state=pending")) == 9
+
+
+def test_who_is_enrolled_when_all_is_over_is_told_so(shop: Shop, autumn: str, at: Clock) -> None:
+    at.at += 60 * DAY
+    told = shop.get(f"/campaigns/{autumn}/outlook?subject=order&subject_id=A-17")
+    late = "after the campaign's last day"
+    assert {one["reason"] for one in told["actions"]} == {late}
+    assert enrol(shop, "Ann")["reason"] == late
+    assert {one["reason"] for one in shop.get("/actions")["items"]} == {late}
+
+
 def test_an_edit_is_told_before_it_is_saved(shop: Shop, autumn: str, session: Session) -> None:
     enrol(shop, "Ann")
     steps = shop.get(f"/campaigns/{autumn}/definitions")["action_defs"]
@@ -207,6 +236,13 @@ def test_secrets_are_not_shown_and_not_lost(shop: Shop, autumn: str, session: Se
     assert kept.offset == "2days"
 
 
+def test_a_webhook_is_tried_as_often_as_on_the_page(shop: Shop, autumn: str) -> None:
+    step = {"id": "told", "callback": "webhook", "interval": "1day", "config": CONFIG}
+    path = f"/campaigns/{autumn}/definitions"
+    told = shop.put(path, {"action_defs": [step, {**step, "id": "once", "attempts": 1}]})
+    assert [one["attempts"] for one in told["action_defs"]] == [5, 1]
+
+
 def test_what_would_be_is_told_without_saving(shop: Shop, autumn: str) -> None:
     path = f"/campaigns/{autumn}/outlook?subject=order&subject_id=A-17"
     told = shop.get(path)
@@ -236,8 +272,8 @@ def test_many_are_enrolled_in_one_call(
         data = "\n".join(json.dumps(one) for one in many)
         return shop.post(path, data=data, content_type="application/x-ndjson")
 
-    assert ask() == {"began": 2501, "resumed": 0, "nothing": 1}
-    assert ask() == {"began": 0, "resumed": 0, "nothing": 2502}
+    assert ask() == {"began": 2501, "resumed": 0, "nothing": 1, "reason": ""}
+    assert ask() == {"began": 0, "resumed": 0, "nothing": 2502, "reason": ""}
     assert session.scalar(select(func.count()).select_from(Contact)) == 2500
     assert session.scalar(select(func.count()).select_from(Action)) == 3 * 2501
 
@@ -326,7 +362,7 @@ def test_a_failed_action_is_tried_again(
     enrol(shop, "Ann")
     runners.run_due(Surroundings(sessions, {"webhook": fail}, at, 60))
     (failed,) = shop.get("/actions?state=failed")["items"]
-    assert "the shop is closed" in failed["error"]
+    assert failed["error"] == "the shop is closed", "without the traceback and its paths"
     shop.post(f"/campaigns/{autumn}/deactivate")
     refused = shop.post(f"/actions/{failed['id']}/retry", status=409)
     assert "Nobody wants it" in refused["detail"]

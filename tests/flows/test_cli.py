@@ -150,9 +150,20 @@ def test_tick_rings_what_is_due(
 ) -> None:
     minute = clock.now().replace(second=0, microsecond=0)
     add_scenario(session, campaign, date=minute.date(), time=minute.time())
-    assert mcs("tick").exit_code == DONE
+    ticked = mcs("tick")
+    assert (ticked.exit_code, ticked.output) == (
+        DONE,
+        "What is due was looked for, and the workers were rung for it.\n",
+    )
     due = session.scalars(select(Emailer.id).where(Emailer.scheduled_at == minute)).one()
     assert queue.connection.lrange("rq:queue:alarms", 0, -1) == [f"emailer-{due}".encode()]
+
+
+def test_tokens_are_listed_and_where_there_are_none_it_is_said(mcs: Command) -> None:
+    none = mcs("list-tokens")
+    assert none.output == "There is no token yet: `mcs create-token NAME` makes one.\n"
+    assert mcs("create-token", "web shop").exit_code == DONE
+    assert "web shop, unused" in mcs("list-tokens").output
 
 
 def test_import_contacts_from_a_file_and_from_standard_input(

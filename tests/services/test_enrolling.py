@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from mcs import config
 from mcs.gateways.jobqueue import JobQueue
-from mcs.models import Action, BatchContact, Campaign, Schedule
+from mcs.models import Action, AuditEntry, BatchContact, Campaign, Schedule
 from mcs.services import (
     campaigns,
     contacts,
@@ -123,6 +123,7 @@ def test_asking_for_the_batch_is_remembered_until_it_is_done(
     assert enrolling.ask_batch(session, now, bell, campaign.id) == 5
     assert bell.rung == [("mcs.jobs.enrol_batch", (campaign.id,), f"enrol-{campaign.id}")]
     assert enrolling.asked(session) == [campaign.id]
+    assert session.scalars(select(AuditEntry.detail)).one() == {"contacts": 8}
     enrolling.enrol_batch(session, now, campaign.id)
     assert enrolling.asked(session) == []
     assert enrolling.not_enrolled(session, campaign.id) == 0

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from mcs.gateways import clock
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import AuditEntry, Campaign, Contact, Scenario
-from mcs.services import emailers, planning
+from mcs.services import api_tokens, emailers, planning
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.web.test_scenarios import HELLO
 from tests.web.visitor import Visitor, words
@@ -90,6 +90,21 @@ def test_a_changed_field_is_named_as_its_form_names_it(
     assert olga.post(f"/campaigns/{autumn.id}/edit", form).status_code == 303
     assert "edited campaign" in (page := words(olga.get("/activity/")))
     assert "changed messages a second" in page
+
+
+def test_programs_and_the_command_line_have_names(
+    app: Flask, olga: Visitor, session: Session, autumn: Campaign, now: datetime
+) -> None:
+    token = api_tokens.make(session, now, "Web shop", "manage", None)
+    bearer = {"Authorization": f"Bearer {token}"}
+    path = f"/api/v1/campaigns/{autumn.id}/deactivate"
+    assert app.test_client().post(path, headers=bearer).status_code == 200
+    made = app.test_cli_runner().invoke(args=["mcs", "create-token", "other"])
+    assert made.exit_code == 0
+    page = words(olga.get("/activity/"))
+    assert f"Web shop deactivated campaign {autumn.id}" in page
+    assert "command line made api token" in page
+    assert "token: Web shop" not in page and "program:" not in page
 
 
 def test_a_sending_is_started_paused_and_resumed(
