@@ -42,15 +42,6 @@ MONDAY = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 TEST_DATABASE = os.environ.get("MCS_TEST_DATABASE", "sqlite")
 
 
-# These wait for a minute to come, or for a browser: the earlier they begin, the less is waited for.
-WAITING = ("flows/test_blackbox.py", "browser/test_story.py", "flows/test_interruptions.py")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not item.path.as_posix().endswith(WAITING))
-
-
 @pytest.fixture
 def now() -> datetime:
     return MONDAY

@@ -133,10 +133,8 @@ def say_what_is_missing() -> None:
 
 
 def suite(database: str) -> Check:
-    """The tests on a database, by MCS_TEST_PROCESSES, or two processes a core where many wait."""
-    cores = os.cpu_count() or 1
-    usual = 2 * cores if database == "sqlite" else cores
-    processes = os.environ.get("MCS_TEST_PROCESSES", str(usual))
+    """The tests on a database, by as many processes as there are cores, or MCS_TEST_PROCESSES."""
+    processes = os.environ.get("MCS_TEST_PROCESSES", str(os.cpu_count() or 1))
     command = ["pytest", "-q", "-n", processes, "--dist", "loadgroup"]
     command += [f"--ignore={path}" for path in LEFT_OUT[database]]
     if not _has_chromium():
