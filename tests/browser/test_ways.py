@@ -112,6 +112,7 @@ def test_everything_is_reached_by_the_keyboard(
     keyboard.press("g")
     keyboard.press("c")
     expect(page).to_have_url(re.compile("/campaigns/$"))
+    page.wait_for_load_state()  # The shortcuts are there once its scripts have run.
     keyboard.press("/")
     expect(page.get_by_role("searchbox")).to_be_focused()
     page.get_by_role("link", name="By keyboard").press("Enter")
