@@ -1,10 +1,10 @@
 """What the library answers with."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+from mcs.services.actions import Status
 from mcs.services.runners import Runner
 
 
@@ -69,20 +69,13 @@ class PlannedAction:
 
 
 @dataclass(frozen=True)
-class SchedulerStatus:
+class SchedulerStatus(Status):
     """Counts of actions by state, and how well they keep time.
 
     ``waiting`` are pending ones that wait for another; ``overdue`` are due and not claimed yet.
     Drift is by how many seconds the latest 10,000 started after ``expected_at``.
     """
 
-    counts: Mapping[str, int]
-    waiting: int
-    overdue: int
-    next_due: datetime | None
-    drift_p50: float | None
-    drift_p95: float | None
-    drift_max: float | None
     workers: int
     running: int
 

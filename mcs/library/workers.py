@@ -69,13 +69,7 @@ class Workers(Ground):
             told = actions.status(session, self._now(), numbers)
         workers = list(self._workers.values())
         return SchedulerStatus(
-            told.counts,
-            told.waiting,
-            told.overdue,
-            told.next_due,
-            told.drift_p50,
-            told.drift_p95,
-            told.drift_max,
+            **vars(told),
             workers=sum(worker.running for worker in workers),
             running=sum(worker.busy for worker in workers),
         )

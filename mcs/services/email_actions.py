@@ -434,37 +434,26 @@ def _slice(session: Session, now: datetime, sends: int, born: Sequence[_Due]) ->
 
 def _bear(session: Session, now: datetime, slice_id: int, born: Sequence[_Due]) -> None:
     if born:
-        rows = [
-            {
-                "action_id": row.id,
-                "slice_id": slice_id,
-                "contact_id": row.contact_id,
-                "state": "skipped" if row.reason else "pending",
-                "reason": row.reason,
-                "attempts": 0,
-                "due_at": now,
-                "reply_text": "",
-            }
-            for row in born
-        ]
+        new = {"attempts": 0, "reply_text": ""}
+        rows = [_delivery(row, now, slice_id) | {"action_id": row.id} | new for row in born]
         session.connection().execute(_BEAR, rows)
 
 
 def _bear_again(session: Session, now: datetime, slice_id: int, born: Sequence[_Due]) -> None:
     """With the same Message-ID, and the attempts that were made."""
     if born:
-        rows = [
-            {
-                "born_of": row.id,
-                "slice_id": slice_id,
-                "contact_id": row.contact_id,
-                "state": "skipped" if row.reason else "pending",
-                "reason": row.reason,
-                "due_at": now,
-            }
-            for row in born
-        ]
+        rows = [_delivery(row, now, slice_id) | {"born_of": row.id} for row in born]
         session.connection().execute(_BEAR_AGAIN, rows)
+
+
+def _delivery(row: _Due, now: datetime, slice_id: int) -> dict[str, Any]:
+    return {
+        "slice_id": slice_id,
+        "contact_id": row.contact_id,
+        "state": "skipped" if row.reason else "pending",
+        "reason": row.reason,
+        "due_at": now,
+    }
 
 
 def _leave(session: Session, before: Sequence[Any]) -> None:
