@@ -46,6 +46,15 @@ def bell() -> Bell:
     return Bell()
 
 
+@pytest.fixture
+def tenths() -> Iterator[None]:
+    """A tenth of the rows is as many pieces, slices and commits, and is left to a worker, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        for size in ("CHUNK", "INLINE", "SLICE"):
+            patch.setattr(imports, size, getattr(imports, size) // 10)
+        yield
+
+
 def upload(
     session: Session, now: datetime, campaign: Campaign, text: str | bytes, review: bool = False
 ) -> Import:
@@ -233,11 +242,12 @@ class PowerCut(BaseException):
     """Not an Exception, as SIGKILL is not."""
 
 
+@pytest.mark.usefixtures("tenths")
 def test_a_killed_import_goes_on_where_it_committed_last(
     session: Session, now: datetime, bell: Bell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign = add_campaign(session)
-    file = many(9_000).replace(b"person4321@", b"person4321 at ")
+    file = many(900).replace(b"person432@", b"person432 at ")
     import_id = imports.upload(
         session, now, bell, campaign.id, "a.csv", [file], False, secret=SECRET
     )
@@ -247,10 +257,10 @@ def test_a_killed_import_goes_on_where_it_committed_last(
     monkeypatch.undo()
     session.expire_all()
     half = session.get_one(Import, import_id)
-    assert (half.state, half.rows_done, half.added) == ("running", 4_000, 4_000)
+    assert (half.state, half.rows_done, half.added) == ("running", 400, 400)
 
     imports.run(session, lambda: now, import_id, secret=SECRET)
-    assert session.get_one(Import, import_id).rows_done == 4_000, "its lease still stands"
+    assert session.get_one(Import, import_id).rows_done == 400, "its lease still stands"
 
     after_lease = now + imports.LEASE + timedelta(seconds=1)
     assert imports.waiting_imports(session, now) == []
@@ -258,9 +268,9 @@ def test_a_killed_import_goes_on_where_it_committed_last(
     imports.run(session, lambda: after_lease, import_id, secret=SECRET)
     session.expire_all()
     done = session.get_one(Import, import_id)
-    assert (done.state, counts(done)) == ("done", (8_999, 0, 0, 1))
-    assert len(batch(session, campaign)) == 8_999
-    assert session.scalars(select(RejectedRow.line)).all() == [4_323]
+    assert (done.state, counts(done)) == ("done", (899, 0, 0, 1))
+    assert len(batch(session, campaign)) == 899
+    assert session.scalars(select(RejectedRow.line)).all() == [434]
 
 
 def _cut_at(record: Callable[..., None], call: int) -> Callable[..., None]:
@@ -274,12 +284,13 @@ def _cut_at(record: Callable[..., None], call: int) -> Callable[..., None]:
     return cut
 
 
+@pytest.mark.usefixtures("tenths")
 def test_a_worker_that_wakes_up_too_late_writes_nothing(
     session: Session, sessions: sessionmaker[Session], now: datetime, bell: Bell
 ) -> None:
     campaign = add_campaign(session)
     import_id = imports.upload(
-        session, now, bell, campaign.id, "a.csv", [many(9_000)], False, secret=SECRET
+        session, now, bell, campaign.id, "a.csv", [many(900)], False, secret=SECRET
     )
     ticks: Iterator[None] = iter([None] * 2)
 
@@ -293,22 +304,23 @@ def test_a_worker_that_wakes_up_too_late_writes_nothing(
     imports.run(session, frozen_in_the_middle, import_id, secret=SECRET)
     session.expire_all()
     done = session.get_one(Import, import_id)
-    assert (done.state, done.rows_done, counts(done)) == ("done", 9_000, (9_000, 0, 0, 0))
+    assert (done.state, done.rows_done, counts(done)) == ("done", 900, (900, 0, 0, 0))
 
 
+@pytest.mark.usefixtures("tenths")
 def test_an_import_that_never_gets_further_has_failed_with_a_sentence(
     session: Session, now: datetime, bell: Bell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign = add_campaign(session)
     import_id = imports.upload(
-        session, now, bell, campaign.id, "a.csv", [many(9_000)], False, secret=SECRET
+        session, now, bell, campaign.id, "a.csv", [many(900)], False, secret=SECRET
     )
     record = imports._record
 
     def broken_at_the_third(
         session: Session, import_id: int, tally: imports.Tally, done: int
     ) -> None:
-        if session.get_one(Import, import_id, populate_existing=True).rows_done == 4_000:
+        if session.get_one(Import, import_id, populate_existing=True).rows_done == 400:
             raise ZeroDivisionError("a fault of ours")
         record(session, import_id, tally, done)
 
@@ -323,25 +335,26 @@ def test_an_import_that_never_gets_further_has_failed_with_a_sentence(
     imports.run(session, lambda: now, import_id, secret=SECRET)
     session.expire_all()
     failed = session.get_one(Import, import_id)
-    assert (failed.state, failed.added, failed.finished_at) == ("failed", 4_000, now)
-    assert "could not go on after row 4,000: 5 tries ended in an error" in failed.error
+    assert (failed.state, failed.added, failed.finished_at) == ("failed", 400, now)
+    assert "could not go on after row 400: 5 tries ended in an error" in failed.error
     assert imports.waiting_imports(session, now + timedelta(days=1)) == []
     assert session.scalar(select(func.count()).select_from(ImportChunk)) == 0
 
     monkeypatch.undo()
-    assert counts(upload(session, now, campaign, many(9_000))) == (0, 0, 0, 0)
+    assert counts(upload(session, now, campaign, many(900))) == (0, 0, 0, 0)
     (again,) = imports.waiting_imports(session, now)
     imports.run(session, lambda: now, again, secret=SECRET)
     session.expire_all()
-    assert counts(session.get_one(Import, again)) == (5_000, 0, 4_000, 0)
+    assert counts(session.get_one(Import, again)) == (500, 0, 400, 0)
 
 
+@pytest.mark.usefixtures("tenths")
 def test_workers_that_die_count_only_until_it_gets_further(
     session: Session, now: datetime, bell: Bell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign = add_campaign(session)
     import_id = imports.upload(
-        session, now, bell, campaign.id, "a.csv", [many(20_000)], False, secret=SECRET
+        session, now, bell, campaign.id, "a.csv", [many(2_000)], False, secret=SECRET
     )
     for number in range(imports.ATTEMPTS + 3):
         later = now + number * AFTER_LEASE
@@ -353,7 +366,7 @@ def test_workers_that_die_count_only_until_it_gets_further(
     imports.run(session, lambda: now, import_id, secret=SECRET)
     session.expire_all()
     done = session.get_one(Import, import_id)
-    assert (done.state, counts(done)) == ("done", (20_000, 0, 0, 0))
+    assert (done.state, counts(done)) == ("done", (2_000, 0, 0, 0))
 
 
 def test_a_file_that_nobody_confirms_is_let_go_after_a_week(
@@ -373,47 +386,51 @@ def test_a_file_that_nobody_confirms_is_let_go_after_a_week(
         imports.confirm(session, now, bell, waiting.id, ["email"], secret=SECRET)
 
 
+@pytest.mark.usefixtures("tenths")
 def test_two_workers_at_once_import_once(
     session: Session, sessions: sessionmaker[Session], now: datetime, bell: Bell
 ) -> None:
     campaign = add_campaign(session)
     import_id = imports.upload(
-        session, now, bell, campaign.id, "a.csv", [many(9_000)], False, secret=SECRET
+        session, now, bell, campaign.id, "a.csv", [many(900)], False, secret=SECRET
     )
     _at_once(sessions, now, [import_id, import_id, import_id])
     session.expire_all()
-    assert counts(session.get_one(Import, import_id)) == (9_000, 0, 0, 0)
+    assert counts(session.get_one(Import, import_id)) == (900, 0, 0, 0)
     imports.run(session, lambda: now, import_id, secret=SECRET)
-    assert counts(session.get_one(Import, import_id)) == (9_000, 0, 0, 0)
+    assert counts(session.get_one(Import, import_id)) == (900, 0, 0, 0)
 
 
+@pytest.mark.usefixtures("tenths")
 def test_two_uploads_of_the_same_people_at_once(
     session: Session, sessions: sessionmaker[Session], now: datetime, bell: Bell
 ) -> None:
     campaign = add_campaign(session)
-    lines = many(9_000, city="Bonn").split(b"\n")
+    lines = many(900, city="Bonn").split(b"\n")
     turned = b"\n".join([lines[0], *reversed(lines[1:])])
     ids = [
         imports.upload(session, now, bell, campaign.id, "a.csv", [file], False, secret=SECRET)
-        for file in (many(9_000), turned)
+        for file in (many(900), turned)
     ]
     _at_once(sessions, now, ids)
     session.expire_all()
     both = [session.get_one(Import, import_id) for import_id in ids]
     assert [done.state for done in both] == ["done", "done"]
-    assert sum(done.added for done in both) == 9_000
-    assert [sum(counts(done)) for done in both] == [9_000, 9_000]
+    assert sum(done.added for done in both) == 900
+    assert [sum(counts(done)) for done in both] == [900, 900]
     people = batch(session, campaign)
-    assert len(people) == 9_000
+    assert len(people) == 900
     assert all(person.attributes == {"city": "Bonn"} for person in people)
 
 
 def _at_once(sessions: sessionmaker[Session], now: datetime, ids: Sequence[int]) -> None:
     failures: list[BaseException] = []
+    ready = threading.Barrier(len(ids))
 
     def work(import_id: int) -> None:
         try:
             with sessions() as own:
+                ready.wait()
                 imports.run(own, lambda: now, import_id, secret=SECRET)
         except BaseException as failure:
             failures.append(failure)
