@@ -25,6 +25,7 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 SLOW = {"MCS_WORKERS": "1", "MCS_SMTP_CONNECTIONS": "1"}
 QUIET = (
     "--no-sandbox",
+    "--disable-gpu",
     "--lang=en-GB",
     "--disable-quic",
     "--no-first-run",

@@ -1,19 +1,21 @@
 """Other ways to use the pages: without JavaScript, and with the keyboard alone."""
 
 import re
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from flask import Flask
 from playwright.sync_api import Browser, Page, expect
 
 from mcs.config import ROOT
-from tests.browser.conftest import begin
+from mcs.extensions import db
+from mcs.services import users
 from tests.browser.viewer import Viewer
-from tests.conftest import TEST_DATABASE, wait_until
-from tests.flows.installation import OWNER, Installation
-from tests.flows.outsider import Outsider
+from tests.conftest import wait_until
+from tests.flows.installation import OWNER
+from tests.mail import MailServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("ways")]
 
@@ -25,25 +27,20 @@ SHOWS_FOCUS = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def owned(
-    make_database: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installation]:
-    """An installation with an owner, for all the tests here."""
-    folder = tmp_path_factory.mktemp("ways")
-    running = begin(folder, make_database(folder) if TEST_DATABASE == "postgres" else "")
-    setup = running.setup_path()
-    outsider = Outsider(running.base_url)
-    wait_until(lambda: outsider.get("/healthz").status == 200, 60)
-    assert outsider.post(setup, OWNER).status == 303
-    yield running
-    running.stop()
+@pytest.fixture
+def owned(app: Flask, base_url: str, mail_server: MailServer) -> str:
+    """The address of an installation with an owner. Nothing but a test is sent here, so the web
+    process and a mail server are enough."""
+    settings = replace(app.config["SETTINGS"], embedded_mail=False, mail_port=mail_server.port)
+    app.config["SETTINGS"] = settings
+    with app.app_context():
+        now = datetime.now(UTC)
+        users.create_user(db.session(), now, OWNER["email"], OWNER["password"], users.OWNER)
+    return base_url
 
 
-def test_everything_works_without_javascript(
-    chromium: Browser, owned: Installation, tmp_path: Path
-) -> None:
-    viewer = Viewer(chromium, owned.base_url, tmp_path, scripts=False)
+def test_everything_works_without_javascript(chromium: Browser, owned: str, tmp_path: Path) -> None:
+    viewer = Viewer(chromium, owned, tmp_path, scripts=False)
     page = viewer.page
     sign_in(page)
     page.get_by_role("link", name="New campaign").click()
@@ -84,9 +81,9 @@ def test_everything_works_without_javascript(
 
 
 def test_everything_is_reached_by_the_keyboard(
-    chromium: Browser, owned: Installation, tmp_path: Path
+    chromium: Browser, owned: str, tmp_path: Path
 ) -> None:
-    viewer = Viewer(chromium, owned.base_url, tmp_path)
+    viewer = Viewer(chromium, owned, tmp_path)
     page, keyboard = viewer.page, viewer.page.keyboard
     page.goto("/login")
     keyboard.type(OWNER["email"])
@@ -124,9 +121,9 @@ def test_everything_is_reached_by_the_keyboard(
 
 
 def test_nothing_moves_for_those_who_ask_for_rest(
-    chromium: Browser, owned: Installation, tmp_path: Path
+    chromium: Browser, owned: str, tmp_path: Path
 ) -> None:
-    viewer = Viewer(chromium, owned.base_url, tmp_path)
+    viewer = Viewer(chromium, owned, tmp_path)
     sign_in(viewer.page)
     viewer.page.get_by_role("link", name="New campaign").hover()
     moving = "[...document.querySelectorAll('*')].filter((each) => getComputedStyle(each)"
@@ -191,9 +188,9 @@ def menu(page: Page) -> None:
 
 
 def test_what_is_typed_is_not_lost_and_no_button_moves(
-    chromium: Browser, owned: Installation, tmp_path: Path
+    chromium: Browser, owned: str, tmp_path: Path
 ) -> None:
-    viewer = Viewer(chromium, owned.base_url, tmp_path)
+    viewer = Viewer(chromium, owned, tmp_path)
     page = viewer.page
     sign_in(page)
     page.goto("/campaigns/new")
