@@ -4,14 +4,11 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +17,13 @@ from sqlalchemy import Engine, bindparam, create_engine, insert, literal, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs import config
-from mcs.gateways import lifeline
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import BatchContact, Campaign, Contact, UtcDateTime, configure_engine
 from tests.conftest import wait_until
 from tests.faults import auditor
 from tests.mail import free_port
 from tests.people import MADE_AT, add_campaign, add_scenario
+from tests.processes import Process
 from tests.running.conftest import OwnRedis
 
 LEASE_SECONDS = 3
@@ -63,7 +60,7 @@ class World:
         )
         self.sessions: sessionmaker[Session] = sessionmaker(self.engine)
         self.queue = JobQueue(self.redis.url)
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, Process] = {}
         self.campaign_id = 0
         self.script()
 
@@ -89,8 +86,7 @@ class World:
     def web(self, name: str = "web") -> str:
         """The pages, as the Procfile serves them; their address."""
         port = free_port()
-        gunicorn = str(Path(sys.executable).parent / "gunicorn")
-        self._start(name, gunicorn, "--bind", f"127.0.0.1:{port}", "wsgi:app")
+        self._start(name, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "wsgi:app")
         address = f"http://127.0.0.1:{port}"
         wait_until(lambda: _answers(address), 60)
         return address
@@ -109,17 +105,9 @@ class World:
         self._run(name, self.given, *arguments)
 
     def _run(self, name: str, environ: dict[str, str], *arguments: str) -> None:
-        with open(self.folder / "log", "a") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, *arguments],
-                cwd=config.ROOT,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
-                start_new_session=True,
-                # A run that is broken off leaves nobody behind.
-                preexec_fn=partial(lifeline.end_with_parent, os.getpid(), signal.SIGKILL),
-            )
+        environ = {**os.environ, "PYTHONUNBUFFERED": "1", **environ}
+        log = self.folder / "log"
+        self.processes[name] = Process(*arguments, environ=environ, log=log)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Signal a process of ours, and wait for its end if that ends it."""
