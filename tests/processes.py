@@ -1,9 +1,9 @@
 """Processes of a story, forked from one that has everything imported already.
 
-A process of MCS that starts from nothing spends more than a second of processor time on imports;
-some stories start a dozen. Whoever tells of starting itself (tests/flows, tests/running/test_run.py)
-does it as the product does. These begin at the first line of their program, each with a process id,
-a session, an environment and a death of its own.
+A process of MCS that starts from nothing spends more than a second of processor time on imports,
+and some stories start a dozen. Those about starting itself (tests/flows, tests/running/test_run.py)
+do it as the product does. These begin at the first line of their program, each with a process id, a
+session, an environment and a death of its own.
 """
 
 import multiprocessing
@@ -18,16 +18,15 @@ from pathlib import Path
 from mcs import config
 from mcs.gateways import lifeline
 
+# What their programs import; not the programs, which each process runs as its own.
 IMPORTED = (
     "gunicorn.app.wsgiapp",
     "gunicorn.workers.gthread",
     "mcs.app",
-    "mcs.clock",
-    "mcs.jobs",
+    "mcs.gateways.bell",
     "mcs.gateways.worker",
+    "mcs.jobs",
     "mcs.library",
-    "tests.faults.sink",
-    "tests.running.rig",
 )
 _forking = multiprocessing.get_context("forkserver")
 _forking.set_forkserver_preload(list(IMPORTED))
