@@ -77,10 +77,11 @@ def _become(arguments: tuple[str, ...], environ: dict[str, str], log: str) -> No
     for stream in (sys.stdout, sys.stderr):
         os.dup2(said, stream.fileno())
     os.chdir(config.ROOT)
+    if environ.get("PYTHONPATH") != os.environ.get("PYTHONPATH"):
+        # What lies there changes a start, so there has to be one.
+        os.execve(sys.executable, [sys.executable, *arguments], environ)
     os.environ.clear()
     os.environ.update(environ)
-    if "PYTHONPATH" in environ:  # What is put there changes a start, so there has to be one.
-        os.execve(sys.executable, [sys.executable, *arguments], environ)
     if arguments[0] == "-m":
         sys.argv = list(arguments[1:])
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)

@@ -228,6 +228,9 @@ class World:
     def book(self, emailer_id: int) -> auditor.Ledger:
         return auditor.ledger(self.engine, emailer_id)
 
+    def tally(self, emailer_id: int) -> auditor.Tally:
+        return auditor.tally(self.engine, emailer_id)
+
     def wait_for(self, true: Callable[[], bool], seconds: float = RECOVERY_SECONDS) -> None:
         """Wait for it; when it does not come, say what the log says."""
         try:
@@ -244,20 +247,20 @@ class World:
 
     def wait_sent(self, emailer_id: int, number: int) -> None:
         """Wait until the ledger has so many sent."""
-        self.wait_for(lambda: self.book(emailer_id).by_state["sent"] >= number)
+        self.wait_for(lambda: self.tally(emailer_id).by_state["sent"] >= number)
 
     def wait_over(self, emailer_id: int, seconds: float = RECOVERY_SECONDS) -> None:
         """Wait until it is over, by itself."""
-        self.wait_for(lambda: self.book(emailer_id).over, seconds)
+        self.wait_for(lambda: self.tally(emailer_id).over, seconds)
 
     def wait_over_in_a_hurry(self, emailer_id: int) -> None:
         """Wait until it is over, but not the minutes and hours until another try."""
 
         def over() -> bool:
-            book = self.book(emailer_id)
-            if not book.over and not book.by_state["sending"]:
+            tally = self.tally(emailer_id)
+            if not tally.over and not tally.by_state["sending"]:
                 self._hurry()
-            return book.over
+            return tally.over
 
         self.wait_for(over)
 
