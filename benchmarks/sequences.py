@@ -1,11 +1,10 @@
 """How fast, how exact: enrolment, running what is due, drift, memory; fsync on.
 
-    python benchmarks/sequences.py [sqlite|postgres|mariadb-url|any URL] [parts...]
-
-Parts: single, bulk, run, minute, instant; all of them by default. Each prints one line with the bar
-that it is measured against. SUBJECTS=1000 in the environment makes the first three shorter.
+Each line has the bar that it is measured against. SUBJECTS=1000 in the environment makes the first
+three parts shorter.
 """
 
+import argparse
 import os
 import resource
 import shutil
@@ -171,5 +170,8 @@ def _say(what: str, figure: float, unit: str, bar: str) -> None:
 MEASURES = {"single": single, "bulk": bulk, "run": run, "minute": minute, "instant": instant}
 
 if __name__ == "__main__":
-    named = sys.argv[1] if len(sys.argv) > 1 else "sqlite"
-    main(named, sys.argv[2:] or list(MEASURES))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("database", nargs="?", default="sqlite", help="sqlite, postgres, or a URL")
+    parser.add_argument("parts", nargs="*", help=f"{', '.join(MEASURES)}; all by default")
+    asked = parser.parse_args()
+    main(asked.database, asked.parts or list(MEASURES))

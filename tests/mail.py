@@ -3,6 +3,7 @@
 import email
 import email.policy
 import socket
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -34,16 +35,29 @@ class Caught:
 class Mailbox:
     """What the server accepted, in order, and how it answers.
 
-    ``at_rcpt`` and ``at_dot`` are asked for each recipient; an empty answer accepts.
+    ``at_rcpt`` and ``at_dot`` are asked for each recipient; an empty answer accepts. ``share`` is
+    how many messages a connection may carry; 0 is without end.
     """
 
     caught: list[Caught] = field(default_factory=list)
     at_rcpt: Callable[[str], str] = lambda recipient: ""
     at_dot: Callable[[str], str] = lambda recipient: ""
+    share: int = 0
+    begun: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     @property
     def recipients(self) -> list[str]:
         return sorted(caught.recipient for caught in self.caught)
+
+    async def handle_MAIL(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        self.begun[session.peer] += 1
+        if 0 < self.share < self.begun[session.peer]:
+            return "421 4.4.2 Maximum message count per session reached"
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 2.1.0 OK"
 
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]

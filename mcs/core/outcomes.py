@@ -98,6 +98,15 @@ def cut_off(dot_left: bool, on_doubt: str, attempt: Attempt) -> Verdict:
     return Verdict("in_doubt", reason, scope=Scope.CUT)
 
 
+def ends_connection(reply: Reply) -> bool:
+    """Whether a refusal only says that this connection has carried its share: go on with another.
+
+    MailerSend allows 5 messages a connection, Amazon SES a number that it does not tell. A server
+    that means all connections says 421 to the next one, too, or says so by its enhanced code.
+    """
+    return reply.code == 421 and reply.enhanced not in _BY_ENHANCED
+
+
 _BY_ENHANCED = {
     "5.1.1": Scope.ADDRESS,
     "5.1.2": Scope.ADDRESS,

@@ -20,6 +20,7 @@ from mcs.models.checks import one_of
 from mcs.models.sql import random_hex
 
 _IS_EXCEPTION = text("exception IS NOT NULL")
+_IS_ACTIONS = text("action_id IS NOT NULL")
 
 
 class Delivery(Base):
@@ -39,7 +40,13 @@ class Delivery(Base):
         CheckConstraint("state <> 'skipped' OR reason <> ''", name="skipped_has_reason"),
         # The constraint that makes a double impossible, whatever runs twice.
         Index("uq_deliveries_emailer_id_contact_id", "emailer_id", "contact_id", unique=True),
-        Index("uq_deliveries_action_id", "action_id", unique=True),
+        Index(
+            "uq_deliveries_action_id",
+            "action_id",
+            unique=True,
+            sqlite_where=_IS_ACTIONS,
+            postgresql_where=_IS_ACTIONS,
+        ),
         Index("ix_deliveries_contact_id", "contact_id"),
         Index(
             "ix_deliveries_slice_id",

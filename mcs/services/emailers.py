@@ -1,5 +1,6 @@
 """Emailers: start one at its instant, hold it, stop it, and say how it stands."""
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -385,7 +386,7 @@ def _snapshot(now: datetime, emailer_id: int, campaign_id: int, excludes_id: int
         member.c.reason,
         literal(0),
         literal(now, type_=UtcDateTime()),
-        random_hex(),
+        random_hex(secrets.token_hex(16), member.c.contact_id),
         literal(""),
     ).order_by(member.c.contact_id)
     columns = [

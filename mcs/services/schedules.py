@@ -27,6 +27,7 @@ from mcs.core import sequences
 from mcs.core.sequences import Change, Enrolment, Planned, Standing
 from mcs.models import Action, Campaign, Schedule
 from mcs.models.base import UtcDateTime
+from mcs.models.direct import Direct
 from mcs.models.sql import Analyze, among, cell, packed, records
 from mcs.services import action_deliveries, audit
 from mcs.services.definitions import Plan, known, load, look
@@ -331,42 +332,59 @@ def _begin_unseen(
     plan = known(session, campaign)
     if plan is None or _unwritable(plan, who):
         return None
-    with writing(session, one_statement=True):
+    engine = session.get_bind().engine
+    if engine.dialect.name == "postgresql":
+        if session.in_transaction():
+            session.commit()
+        run, rows = _run(now, plan, who, 1)
+        schedule_id = _BEGIN_DIRECTLY.number(engine, {**run, "rows": packed(rows)})
+        return _enrolled(schedule_id, run)
+    with writing(session):
         return _begin(session, now, plan, who, 1)
 
 
-def _begin(session: Session, now: datetime, plan: Plan, who: Subject, run: int) -> Enrolled | None:
+def _begin(
+    session: Session, now: datetime, plan: Plan, who: Subject, number: int
+) -> Enrolled | None:
     """A new run, if the plan is still the campaign's and there is no such run: else None."""
-    enrolment = Enrolment(plan.name, who.subject, who.subject_id, run, now)
+    run, rows = _run(now, plan, who, number)
+    return _enrolled(_insert_run(session, run, rows), run)
+
+
+def _run(
+    now: datetime, plan: Plan, who: Subject, number: int
+) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
+    """What is stored of a run: its schedule, and its actions."""
+    enrolment = Enrolment(plan.name, who.subject, who.subject_id, number, now)
     planned = sequences.plan(plan.definitions, plan.calendar, enrolment)
-    schedule_id = _insert_run(
-        session,
-        {
-            "campaign": plan.campaign_id,
-            "edition": plan.edition,
-            "kind": who.subject,
-            "name": who.subject_id,
-            "number": run,
-            "contact": who.contact_id,
-            "now": now,
-        },
-        [_born(now, plan, None, one) for one in planned],
-    )
+    run = {
+        "campaign": plan.campaign_id,
+        "edition": plan.edition,
+        "kind": who.subject,
+        "name": who.subject_id,
+        "number": number,
+        "contact": who.contact_id,
+        "now": now,
+    }
+    return run, [_born(now, plan, None, one) for one in planned]
+
+
+def _enrolled(schedule_id: int | None, run: Mapping[str, Any]) -> Enrolled | None:
     if schedule_id is None:
         return None
-    return Enrolled(schedule_id, run, now, who.contact_id, "began")
+    return Enrolled(schedule_id, run["number"], run["now"], run["contact"], "began")
 
 
 def _insert_run(
-    session: Session, schedule: Mapping[str, Any], rows: Sequence[tuple[Any, ...]]
+    session: Session, run: Mapping[str, Any], rows: Sequence[tuple[Any, ...]]
 ) -> int | None:
     """Insert a schedule and its actions; its id, or None as ``_begin`` says."""
     connection = session.connection()
     if connection.dialect.name == "postgresql":
         # The only one that can do it all in one round trip.
-        found = connection.execute(_BEGIN_WHOLE, {**schedule, "rows": packed(rows)}).scalar()
+        found = connection.execute(_BEGIN_WHOLE, {**run, "rows": packed(rows)}).scalar()
         return None if found is None else int(found)
-    made = connection.execute(_BEGIN, schedule)
+    made = connection.execute(_BEGIN, run)
     if made.rowcount != 1:
         return None
     _bear(session, [(made.lastrowid, *row[1:]) for row in rows])
@@ -432,6 +450,7 @@ _BEGIN_WHOLE: Any = select(
     )
     .cte("born")
 )
+_BEGIN_DIRECTLY = Direct("mcs_begin", _BEGIN_WHOLE)
 
 
 def _surely(made: Enrolled | None) -> Enrolled:

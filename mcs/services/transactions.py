@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
@@ -22,21 +22,15 @@ RETRY_SECONDS = 0.5
 
 
 @contextmanager
-def writing(session: Session, *, one_statement: bool = False) -> Iterator[None]:
+def writing(session: Session) -> Iterator[None]:
     """A write transaction: commits at the end, rolls back on an exception.
-
-    ``one_statement`` says that there will be no second one: PostgreSQL commits it by itself, which
-    saves two of three round trips.
 
     What the session read before is let go first, for two reasons: SQLite cannot turn a read
     transaction into a write one safely, and what was read before the lock may be stale.
     """
     if session.in_transaction():
         session.commit()
-    options: dict[str, Any] = {"mcs_writes": True}
-    if one_statement and session.get_bind().dialect.name == "postgresql":
-        options["isolation_level"] = "AUTOCOMMIT"
-    session.connection(execution_options=options)
+    session.connection(execution_options={"mcs_writes": True})
     try:
         yield
         session.commit()

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mcs.core.outcomes import Attempt, Scope, Stage, cut_off, judge
+from mcs.core.outcomes import Attempt, Scope, Stage, cut_off, ends_connection, judge
 from mcs.core.retries import give_up_at, next_attempt
 from mcs.core.smtp import Reply
 
@@ -82,3 +82,19 @@ def test_trying_ends_after_a_day_and_never_past_the_last_day() -> None:
 )
 def test_a_connection_that_is_cut(dot_left: bool, on_doubt: str, state: str) -> None:
     assert cut_off(dot_left, on_doubt, FIRST).state == state
+
+
+@pytest.mark.parametrize(
+    ("reply", "ends"),
+    [
+        ("421 4.4.2 Maximum message count per session reached", True),
+        ("421 too many messages in this connection", True),
+        ("421 Service not available, closing transmission channel", True),
+        ("421 4.3.2 Service shutting down", False),
+        ("421 4.7.28 Too fast", False),
+        ("450 4.2.0 Greylisted", False),
+        ("250 2.1.0 OK", False),
+    ],
+)
+def test_whether_only_this_connection_has_carried_enough(reply: str, ends: bool) -> None:
+    assert ends_connection(Reply(int(reply[:3]), (reply[4:],))) is ends

@@ -244,6 +244,26 @@ def test_a_server_that_is_away_loses_nobody(
     assert emailers.progress(session, emailer_id).notice == ""
 
 
+def test_a_server_that_takes_five_a_connection_gets_five_a_connection(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+) -> None:
+    """As MailerSend does, Amazon SES says, and Exim can be told to."""
+    mail_server.mailbox.share = 5
+    contacts = [contact.email for contact in add_contacts(session, campaign, 43)]
+    emailer_id = start(session, now, queue)
+    deliver(given, emailer_id)
+    assert counted(session, emailer_id) == {"sent": 43}
+    assert mail_server.mailbox.recipients == sorted(contacts)
+    assert set(session.scalars(select(Delivery.attempts))) == {1}
+    assert emailers.progress(session, emailer_id).notice == ""
+
+
 def test_pause_stops_and_resume_goes_on(
     session: Session,
     now: datetime,

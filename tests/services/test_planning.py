@@ -1,5 +1,6 @@
 """The planner's stories: the same comes out whenever, and however often, it runs."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -9,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.gateways.jobqueue import JobQueue
-from mcs.models import Emailer, Slice
+from mcs.models import Delivery, Emailer, Slice
 from mcs.services import due, emailers, planning
 from tests.people import add_campaign, add_contact, add_scenario
 
@@ -274,6 +275,21 @@ def test_only_those_added_since(session: Session, now: datetime, queue: JobQueue
     (second,) = planning.plan_day(session, now, queue)
     emailers.send(session, now, queue, second, LIMIT)
     assert emailers.progress(session, second).recipients == 1
+
+
+def test_every_message_of_every_emailer_has_an_id_of_its_own(
+    session: Session, now: datetime, queue: JobQueue
+) -> None:
+    campaign = add_campaign(session)
+    for name in ("Ann", "Bob"):
+        add_contact(session, campaign, name)
+    add_scenario(session, campaign)
+    add_scenario(session, campaign)
+    for emailer_id in planning.plan_day(session, now, queue):
+        emailers.send(session, now, queue, emailer_id, LIMIT)
+    drawn = session.scalars(select(Delivery.message_id)).all()
+    assert len(set(drawn)) == 4
+    assert all(re.fullmatch("[0-9a-f]{32}", one) for one in drawn)
 
 
 def test_a_pause_does_not_count_in_the_pace(

@@ -332,7 +332,13 @@ def upgrade():
     )
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
         batch_op.create_index("ix_deliveries_contact_id", ["contact_id"], unique=False)
-        batch_op.create_index("uq_deliveries_action_id", ["action_id"], unique=True)
+        batch_op.create_index(
+            "uq_deliveries_action_id",
+            ["action_id"],
+            unique=True,
+            sqlite_where=sa.text("action_id IS NOT NULL"),
+            postgresql_where=sa.text("action_id IS NOT NULL"),
+        )
         batch_op.create_index(
             "uq_deliveries_emailer_id_contact_id", ["emailer_id", "contact_id"], unique=True
         )
