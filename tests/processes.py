@@ -18,18 +18,8 @@ from pathlib import Path
 from mcs import config
 from mcs.gateways import lifeline
 
-# What their programs import; not the programs, which each process runs as its own.
-IMPORTED = (
-    "gunicorn.app.wsgiapp",
-    "gunicorn.workers.gthread",
-    "mcs.app",
-    "mcs.gateways.bell",
-    "mcs.gateways.worker",
-    "mcs.jobs",
-    "mcs.library",
-)
 _forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload(list(IMPORTED))
+_forking.set_forkserver_preload(["tests.forker"])
 
 
 class Process:
