@@ -281,14 +281,14 @@ def app(shared_app: Flask, settings: config.Settings) -> Iterator[Flask]:
     engine.dispose()
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for something real to come up; never for a schedule."""
+def wait_until(true: Callable[[], bool], seconds: float = 20, every: float = 0.02) -> None:
+    """Wait for something real to come up; never for a schedule. It is asked ``every`` so often."""
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:
             print("gave up waiting", file=sys.stderr)
             raise TimeoutError(f"not true after {seconds} s: {true}")
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 @pytest.fixture

@@ -48,18 +48,11 @@ def kills(folder: Path) -> int:
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """An emailer and its deliveries, as the tables say."""
+class Tally:
+    """An emailer's state, and how many of its deliveries are in which."""
 
     state: str
-    recipients: int
-    notice: str
-    rows: list[tuple[str, str, str]]  # message_id, state, email
-    contacts: int  # different ones
-
-    @property
-    def by_state(self) -> Counter[str]:
-        return Counter(state for _id, state, _email in self.rows)
+    by_state: Counter[str]
 
     @property
     def over(self) -> bool:
@@ -68,6 +61,27 @@ class Ledger:
     @property
     def open(self) -> int:
         return self.by_state["pending"] + self.by_state["sending"]
+
+
+@dataclass(frozen=True)
+class Ledger(Tally):
+    """An emailer and its deliveries, as the tables say."""
+
+    recipients: int
+    notice: str
+    rows: list[tuple[str, str, str]]  # message_id, state, email
+    contacts: int  # different ones
+
+
+def tally(engine: Engine, emailer_id: int) -> Tally:
+    """Count an emailer's ledger: for those who wait, and look again and again."""
+    query = "SELECT state, COUNT(*) FROM deliveries WHERE emailer_id = :id GROUP BY state"
+    with engine.connect() as connection:
+        state = connection.scalar(
+            text("SELECT state FROM emailers WHERE id = :id"), {"id": emailer_id}
+        )
+        rows = connection.execute(text(query), {"id": emailer_id}).all()
+    return Tally(state, Counter({row[0]: row[1] for row in rows}))
 
 
 def ledger(engine: Engine, emailer_id: int) -> Ledger:
@@ -86,6 +100,7 @@ def ledger(engine: Engine, emailer_id: int) -> Ledger:
         ).all()
     return Ledger(
         head.state,
+        Counter(row[1] for row in rows),
         head.recipients or 0,
         head.notice,
         [(row[0], row[1], row[2]) for row in rows],

@@ -1,8 +1,7 @@
 """Programs that use the library are killed; whatever they held comes back."""
 
+import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,8 @@ import pytest
 
 from mcs.library import CampaignScheduler
 from tests.conftest import wait_until
+from tests.processes import Process
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 STEPS = [{"id": f"a{n}", "callback": "note", "interval": "0days"} for n in range(4)]
 # So 50 kills fall among 20,000 actions.
 SUBJECTS_A_KILL = 100
@@ -51,13 +50,12 @@ def test_kill_9_of_library_workers(
     assert calls.total() - len(calls) <= kills * 50
 
 
-def _start(url: str, notes: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.library_worker", url, str(notes)], cwd=ROOT
-    )
+def _start(url: str, notes: Path) -> Process:
+    program = ("-m", "tests.faults.library_worker", url, str(notes))
+    return Process(*program, environ=os.environ, log=notes.with_name("log"))
 
 
-def _kill(worker: subprocess.Popen[bytes]) -> None:
+def _kill(worker: Process) -> None:
     worker.kill()
     worker.wait()
 

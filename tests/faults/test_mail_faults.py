@@ -21,8 +21,8 @@ Seeds = Callable[[int, int], range]
 
 def paused(here: World, emailer_id: int) -> str:
     """Wait until MCS has paused it by itself; its notice."""
-    here.wait_for(lambda: here.book(emailer_id).state == "paused")
-    here.wait_for(lambda: not here.book(emailer_id).by_state["sending"])
+    here.wait_for(lambda: here.tally(emailer_id).state == "paused")
+    here.wait_for(lambda: not here.tally(emailer_id).by_state["sending"])
     return here.book(emailer_id).notice
 
 

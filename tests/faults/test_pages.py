@@ -44,7 +44,7 @@ def test_pause_from_the_page_stops_it_within_two_seconds(world: Begin, seeds: Se
         here.wait_sent(emailer_id, 1 + random.Random(seed).randrange(400))
         pressed_at = datetime.now(UTC)
         answer = ann.post(f"/emailers/{emailer_id}/pause", {}, form_at=f"/emailers/{emailer_id}")
-        here.wait_for(lambda on=emailer_id: not here.book(on).by_state["sending"])
+        here.wait_for(lambda on=emailer_id: not here.tally(on).by_state["sending"])
         time.sleep(1)
         assert answer.status == 303
         assert here.book(emailer_id).state == "paused"

@@ -4,14 +4,11 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +17,13 @@ from sqlalchemy import Engine, bindparam, create_engine, insert, literal, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs import config
-from mcs.gateways import lifeline
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import BatchContact, Campaign, Contact, UtcDateTime, configure_engine
 from tests.conftest import wait_until
 from tests.faults import auditor
 from tests.mail import free_port
 from tests.people import MADE_AT, add_campaign, add_scenario
+from tests.processes import Process
 from tests.running.conftest import OwnRedis
 
 LEASE_SECONDS = 3
@@ -63,7 +60,7 @@ class World:
         )
         self.sessions: sessionmaker[Session] = sessionmaker(self.engine)
         self.queue = JobQueue(self.redis.url)
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, Process] = {}
         self.campaign_id = 0
         self.script()
 
@@ -89,8 +86,7 @@ class World:
     def web(self, name: str = "web") -> str:
         """The pages, as the Procfile serves them; their address."""
         port = free_port()
-        gunicorn = str(Path(sys.executable).parent / "gunicorn")
-        self._start(name, gunicorn, "--bind", f"127.0.0.1:{port}", "wsgi:app")
+        self._start(name, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "wsgi:app")
         address = f"http://127.0.0.1:{port}"
         wait_until(lambda: _answers(address), 60)
         return address
@@ -109,17 +105,9 @@ class World:
         self._run(name, self.given, *arguments)
 
     def _run(self, name: str, environ: dict[str, str], *arguments: str) -> None:
-        with open(self.folder / "log", "a") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, *arguments],
-                cwd=config.ROOT,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
-                start_new_session=True,
-                # A run that is broken off leaves nobody behind.
-                preexec_fn=partial(lifeline.end_with_parent, os.getpid(), signal.SIGKILL),
-            )
+        environ = {**os.environ, "PYTHONUNBUFFERED": "1", **environ}
+        log = self.folder / "log"
+        self.processes[name] = Process(*arguments, environ=environ, log=log)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Signal a process of ours, and wait for its end if that ends it."""
@@ -240,6 +228,9 @@ class World:
     def book(self, emailer_id: int) -> auditor.Ledger:
         return auditor.ledger(self.engine, emailer_id)
 
+    def tally(self, emailer_id: int) -> auditor.Tally:
+        return auditor.tally(self.engine, emailer_id)
+
     def wait_for(self, true: Callable[[], bool], seconds: float = RECOVERY_SECONDS) -> None:
         """Wait for it; when it does not come, say what the log says."""
         try:
@@ -256,20 +247,20 @@ class World:
 
     def wait_sent(self, emailer_id: int, number: int) -> None:
         """Wait until the ledger has so many sent."""
-        self.wait_for(lambda: self.book(emailer_id).by_state["sent"] >= number)
+        self.wait_for(lambda: self.tally(emailer_id).by_state["sent"] >= number)
 
     def wait_over(self, emailer_id: int, seconds: float = RECOVERY_SECONDS) -> None:
         """Wait until it is over, by itself."""
-        self.wait_for(lambda: self.book(emailer_id).over, seconds)
+        self.wait_for(lambda: self.tally(emailer_id).over, seconds)
 
     def wait_over_in_a_hurry(self, emailer_id: int) -> None:
         """Wait until it is over, but not the minutes and hours until another try."""
 
         def over() -> bool:
-            book = self.book(emailer_id)
-            if not book.over and not book.by_state["sending"]:
+            tally = self.tally(emailer_id)
+            if not tally.over and not tally.by_state["sending"]:
                 self._hurry()
-            return book.over
+            return tally.over
 
         self.wait_for(over)
 

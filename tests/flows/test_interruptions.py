@@ -126,7 +126,7 @@ def test_nothing_between_planning_and_sending_costs_or_doubles_anybody(
             trouble(here)
         assert datetime.now(UTC) < minute, "the troubles took too long to be between"
         for here in sites:
-            wait_until(here.is_over, 150)
+            wait_until(here.is_over, 150, every=0.2)
         time.sleep(1.5)  # A second sending would show in the ticks that follow.
         for trouble, here in zip(troubles, sites, strict=True):
             everyone_got_one_on_time(here, minute, trouble.__name__)
@@ -175,7 +175,7 @@ def test_a_killed_worker_comes_back_and_the_emailer_completes(
         for process in [another, *another.children()]:
             process.kill()
         assert len(caught) < 400, "it was over before the kill"
-        wait_until(here.is_over, 90)
+        wait_until(here.is_over, 90, every=0.2)
         (third,) = here.mcs.workers()
         assert len({worker.pid, another.pid, third.pid}) == 3
         assert here.mcs.said("stopped (SIGKILL)") == 2

