@@ -109,7 +109,7 @@ def navigation() -> Iterable[tuple[str, str, str, tuple[str, ...]]]:
 
 def static_url(filename: str) -> str:
     """A static file's address with its content's hash, so that browsers may keep it for ever."""
-    # Each icon asks: url_for would take a tenth of a page's time.
+    # Each icon asks, nineteen times a page: url_for was 9 % of a profile of pages.
     digest = _digest(f"{current_app.static_folder}/{filename}")
     return f"{current_app.static_url_path}/{filename}?v={digest}"
 
