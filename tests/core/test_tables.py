@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mcs.core.columns import field_name, with_uses
@@ -262,10 +262,18 @@ def test_what_a_csv_writer_wrote_comes_back(
     writer = csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator=newline)
     writer.writerows([["email", "alpha", "beta"], *table])
     content = text.getvalue().encode(encoding, "ignore")
+    # "Â" and a hard space in cp1252 are the bytes of a hard space in UTF-8: nobody can tell.
+    assume(encoding != "cp1252" or not _has_utf8(content))
     kept = [[_survivor(cell, encoding) for cell in row] for row in table]
     layout = layout_of(content, size)
     assert (layout.delimiter, layout.header) == (delimiter, True)
     assert [row.cells for row in rows(pieces(content, size), layout)] == kept
+
+
+def _has_utf8(content: bytes) -> bool:
+    """Whether some bytes beyond ASCII make letters in UTF-8."""
+    letters = content.decode("utf-8", "surrogateescape")
+    return any(letter > "\x7f" and not "\ud800" <= letter <= "\udfff" for letter in letters)
 
 
 def _survivor(cell: str, encoding: str) -> str:
