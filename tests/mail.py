@@ -43,7 +43,7 @@ class Mailbox:
     at_rcpt: Callable[[str], str] = lambda recipient: ""
     at_dot: Callable[[str], str] = lambda recipient: ""
     share: int = 0
-    begun: Counter[tuple[str, int]] = field(default_factory=Counter)
+    begun: Counter[Session] = field(default_factory=Counter)
 
     @property
     def recipients(self) -> list[str]:
@@ -52,8 +52,8 @@ class Mailbox:
     async def handle_MAIL(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        self.begun[session.peer] += 1
-        if 0 < self.share < self.begun[session.peer]:
+        self.begun[session] += 1
+        if 0 < self.share < self.begun[session]:
             return "421 4.4.2 Maximum message count per session reached"
         envelope.mail_from = address
         envelope.mail_options.extend(options)
