@@ -1,6 +1,9 @@
 # The commands people type. PYTHON=/path/to/python3.11 chooses which Python makes .venv.
 .PHONY: run test bench faults format
 
+# Whatever the shell says: each of many processes would compile all that it imports, each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 run:
 	@sh tools/venv requirements.txt
 	@exec .venv/bin/python -m mcs.run

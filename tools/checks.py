@@ -149,8 +149,6 @@ def suite(database: str) -> Check:
         "MCS_TEST_DATABASE": database,
         "MCS_TEST_PICTURES": "no",
         "PYTHONUNBUFFERED": "1",
-        # Where the environment says otherwise, each of the processes would compile all of it anew.
-        "PYTHONDONTWRITEBYTECODE": "",
     }
     return Check(f"tests on {database}", command, environ)
 

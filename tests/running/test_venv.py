@@ -36,7 +36,7 @@ def test_a_python_that_will_not_do_is_said_in_one_line(
     tmp_path: Path, python: str | None, line: str
 ) -> None:
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
-    for name in ("Makefile", "requirements.txt"):
+    for name in ("Makefile", "constraints.txt", "requirements.txt"):
         shutil.copy(ROOT / name, tmp_path)
     given = tmp_path / "python"
     if python is not None:
