@@ -155,7 +155,8 @@ class Lane:
             self._ending = True
         if not self._ending:
             await self._top_up()
-            if not self._waiting():
+            # One that is under way may come back: its connection may have carried its share.
+            if not self._waiting() and not any(feed.out for feed in self._feeds):
                 self._ending = True
         if self._ending:
             self._more.set()

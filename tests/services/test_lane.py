@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from time import sleep
 
 import pytest
 from sqlalchemy import select
@@ -262,6 +263,29 @@ def test_a_server_that_takes_five_a_connection_gets_five_a_connection(
     assert mail_server.mailbox.recipients == sorted(contacts)
     assert set(session.scalars(select(Delivery.attempts))) == {1}
     assert emailers.progress(session, emailer_id).notice == ""
+
+
+def test_the_last_letter_too_goes_over_a_new_connection(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+) -> None:
+    """Nothing seems to be left while the server thinks about Ann and the connection has Bob."""
+
+    def slowly(_recipient: str) -> str:
+        sleep(2 * lane.KEEPER_SECONDS)
+        return ""
+
+    mail_server.mailbox.share, mail_server.mailbox.at_dot = 1, slowly
+    for name in ("Ann", "Bob"):
+        add_contact(session, campaign, name)
+    emailer_id = start(session, now, queue)
+    deliver(replace(given, settings=replace(given.settings, smtp_connections=1)), emailer_id)
+    assert counted(session, emailer_id) == {"sent": 2}
 
 
 def test_pause_stops_and_resume_goes_on(
