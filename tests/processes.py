@@ -61,6 +61,7 @@ class Process:
 
 def _become(arguments: tuple[str, ...], environ: dict[str, str], log: str) -> None:
     """Be that program from its first line."""
+    assert "tests.forker" in sys.modules, "what it imports failed, of which nothing is said"
     os.setsid()
     lifeline.end_with_parent(os.getppid(), signal.SIGKILL)
     said = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

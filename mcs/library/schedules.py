@@ -20,7 +20,7 @@ from mcs.services.schedules import Refused, Subject
 from mcs.services.unknown import Unknown
 
 # Small enough that two who share ten thousand subjects end at the same time.
-CHUNK = 1000
+PIECE = 1000
 
 
 class Schedules(Ground):
@@ -111,27 +111,27 @@ class Schedules(Ground):
             return [_schedule(row, key or "") for row, key in session.execute(query)]
 
     def _enrol_many(self, campaign_id: int, subjects: Iterator[Subject]) -> Counter[str]:
-        """Chunk by chunk, two at a time where the database writes two at a time."""
+        """Piece by piece, two at a time where the database writes two at a time."""
         did, under_way = Counter[str](), deque[Future[Counter[str]]]()
         hands = 2 if self._engine.dialect.name == "postgresql" else 1
         with ThreadPoolExecutor(hands + 1, "mcs-enrol") as pool:
-            while chunk := list(islice(subjects, CHUNK)):
+            while piece := list(islice(subjects, PIECE)):
                 if len(under_way) == hands:
                     did += under_way.popleft().result()
-                under_way.append(pool.submit(self._enrol_chunk, campaign_id, chunk))
-            # Beside the last chunks: it takes longer than they do.
+                under_way.append(pool.submit(self._enrol_piece, campaign_id, piece))
+            # Beside the last pieces: it takes longer than they do.
             stock = pool.submit(self._take_stock, did["began"])
             for each in under_way:
                 did += each.result()
             stock.result()
         return did
 
-    def _enrol_chunk(self, campaign_id: int, chunk: list[Subject]) -> Counter[str]:
+    def _enrol_piece(self, campaign_id: int, piece: list[Subject]) -> Counter[str]:
         with self._sessions() as session:
-            return schedules.enrol_many(session, self._now(), campaign_id, chunk)
+            return schedules.enrol_many(session, self._now(), campaign_id, piece)
 
     def _take_stock(self, began: int) -> None:
-        if began:
+        if began >= PIECE:
             with self._sessions() as session:
                 schedules.take_stock(session)
 

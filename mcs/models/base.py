@@ -78,11 +78,14 @@ def configure_engine(engine: Engine) -> Engine:
         event.listen(engine, "connect", _set_sqlite_pragmas)
         event.listen(engine, "begin", _begin_sqlite)
     if engine.dialect.name == "postgresql":
-        event.listen(engine, "connect", _let_go_when_idle)
+        event.listen(engine, "connect", _set_postgres_session)
     return engine
 
 
-def _let_go_when_idle(connection: Any, _record: Any) -> None:
+def _set_postgres_session(connection: Any, _record: Any) -> None:
+    # What goes by libpq alone (mcs.models.direct, the lane's writer) is UTF-8, whatever the
+    # database's own encoding.
+    connection.execute("SET client_encoding = 'UTF8'")
     # A process that is frozen, or whose host is gone, in the middle of a transaction would keep its
     # locks for hours; so PostgreSQL ends it, and what it held is rescued within two minutes.
     connection.execute("SET idle_in_transaction_session_timeout = '60s'")

@@ -1,7 +1,7 @@
 """A statement that goes to PostgreSQL with no session, transaction or cursor around it.
 
-For what is called for each subject of a shop: those were three quarters of what enrolling one cost
-in Python (docs/performance.md), which has one core for all the threads that enrol.
+For what is called for each subject of a shop: those were half of what enrolling one cost in Python
+(docs/adr/0012-sequence-speed.md), which has one core for all the threads that enrol.
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from functools import cache
 from typing import Any
 
 import psycopg
-from psycopg.pq import ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 
 class Direct:
@@ -31,30 +31,38 @@ class Direct:
     def number(self, engine: Engine, values: Mapping[str, object]) -> int | None:
         """The whole number that it returns; None where there is no row.
 
-        Raises SQLAlchemy's IntegrityError; for whatever else goes wrong, OperationalError.
+        Raises what SQLAlchemy raises for the driver's errors. Waits in C: a signal is heeded when
+        the server has answered.
         """
         schemas = engine.get_execution_options().get("schema_translate_map", {})
         text, names = self._in_schema(schemas.get(None))
         sent = [_sent(values[name]) for name in names]
-        pooled = engine.raw_connection()
         try:
-            if self._name not in pooled.info:
-                self._prepare(pooled, text)
+            pooled = engine.raw_connection()
             try:
-                rows = self._executed(pooled, sent)
-            except psycopg.errors.InvalidSqlStatementName:
-                # With a rollback psycopg lets go what it has prepared, and all else that is.
-                self._prepare(pooled, text)
-                rows = self._executed(pooled, sent)
-        except psycopg.IntegrityError as error:
-            raise IntegrityError(self._name, None, error) from error
+                rows = self._rows(pooled, text, sent)
+            finally:
+                if _libpq(pooled).status != ConnStatus.OK:
+                    pooled.invalidate()
+                pooled.close()
         except psycopg.Error as error:
-            pooled.invalidate(error)
-            raise OperationalError(self._name, None, error) from error
-        finally:
-            pooled.close()
+            raise DBAPIError.instance(
+                self._name, None, error, psycopg.Error, dialect=engine.dialect
+            ) from error
         found = rows.get_value(0, 0) if rows.ntuples else None
         return None if found is None else int(found)
+
+    def _rows(
+        self, pooled: PoolProxiedConnection, text: bytes, values: list[bytes | None]
+    ) -> PGresult:
+        if self._name not in pooled.info:
+            self._prepare(pooled, text)
+        try:
+            return self._executed(pooled, values)
+        except psycopg.errors.InvalidSqlStatementName:
+            # With a rollback psycopg lets go what it has prepared, and all else that is.
+            self._prepare(pooled, text)
+            return self._executed(pooled, values)
 
     def _prepare(self, pooled: PoolProxiedConnection, text: bytes) -> None:
         _sound(_libpq(pooled).prepare(self._name.encode(), text))
@@ -84,10 +92,17 @@ def _sent(value: object) -> bytes | None:
     """As PostgreSQL reads it from a text."""
     if value is None:
         return None
-    return (value.isoformat() if isinstance(value, datetime) else str(value)).encode()
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        return value.isoformat().encode()
+    return str(value).encode()
 
 
 def _sound(result: PGresult) -> PGresult:
     if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
-        raise psycopg.errors.error_from_result(result)
+        error = psycopg.errors.error_from_result(result)
+        if error.sqlstate is None:  # It was not the server who said it: the connection is gone.
+            raise psycopg.OperationalError(str(error))
+        raise error
     return result

@@ -124,6 +124,7 @@ class Lane:
                 number = min(self._settings.smtp_connections, self._waiting())
                 for _ in range(number - len(talking)):
                     talking.append(asyncio.create_task(self._talk()))
+                self._heed_failures(talking)
                 await self._keep_on()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hungry.wait(), KEEPER_SECONDS)
@@ -139,6 +140,14 @@ class Lane:
                 await self._on_thread(self._pacer.leave)
         if self._failure is not None:
             raise self._failure
+
+    def _heed_failures(self, talking: Collection[asyncio.Task[None]]) -> None:
+        """A talk that broke down will not bring back its letters: nobody is to wait for them."""
+        for task in talking:
+            error = task.exception() if task.done() else None
+            if isinstance(error, Exception):
+                self._failure = self._failure or error
+                self._ending = True
 
     async def _keep_on(self) -> None:
         """Keep; an error ends the lane as SIGTERM does, so that what is in flight is answered."""

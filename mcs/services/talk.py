@@ -96,9 +96,6 @@ class Talk:
                 break
             if refusal is not None:
                 attempt, verdict, reply = refusal
-                if self.carried and reply is not None and ends_connection(reply):
-                    self._post.put_back(letter)
-                    break
                 await self._post.refuse(answered, letter, outcome(letter, attempt, verdict, reply))
                 answered = None
                 await self._post.heed(letter, verdict, str(reply))
@@ -146,7 +143,10 @@ class Talk:
         return letter.message.needs_smtputf8 and not self._connection.offers.smtputf8
 
     async def _hear_envelope(self, letter: Letter) -> tuple[Attempt, Verdict, Reply | None] | None:
-        """None when the server waits for the content; else its refusal, and what that means."""
+        """None when the server waits for the content; else its refusal, and what that means.
+
+        Raises Disconnected, also where the server says that this connection is at its end.
+        """
         if self._cannot_carry(letter):
             verdict = Verdict("failed", "the mail server takes no such address (SMTPUTF8)")
             return self._post.attempt(letter), verdict, None
@@ -156,7 +156,12 @@ class Talk:
                 if refusal is not None:
                     break
                 self._say(stage, letter)
-            reply = await self._connection.reply()
+            try:
+                reply = await self._connection.reply()
+            except Disconnected:
+                if refusal is None:
+                    raise
+                break  # It said why: the other replies are not to come.
             accepted = reply.code == 354 if stage is Stage.DATA else reply.code // 100 == 2
             if refusal is None and not accepted:
                 refusal = (stage, reply)
@@ -166,6 +171,8 @@ class Talk:
                 await self._connection.dot_reply()
         if refusal is None:
             return None
+        if self.carried and refusal[0] is Stage.MAIL and ends_connection(refusal[1]):
+            raise Disconnected(str(refusal[1]), dot_left=False)
         attempt = self._post.attempt(letter)
         return attempt, judge(*refusal, attempt), refusal[1]
 

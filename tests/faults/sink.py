@@ -54,10 +54,15 @@ class Sink:
             self.tried.clear()
             self.dice = random.Random(told["seed"])
 
-    def found(self, at: str, recipient: str) -> str:
-        """What the script says to do here; nothing for going on."""
+    def found(self, at: str, recipient: str, carried: int) -> str:
+        """What the script says to do here; nothing for going on.
+
+        ``carried`` is how many messages this connection has.
+        """
         for number, rule in enumerate(self.rules):
             if rule["at"] != at or rule.get("to", "") not in recipient:
+                continue
+            if carried < rule.get("after", 0):
                 continue
             if rule.get("first"):
                 if (at, recipient) in self.tried:
@@ -88,6 +93,7 @@ class Talk:
         self.sink, self.reader, self.writer = sink, reader, writer
         self.peer = writer.get_extra_info("peername")[1]
         self.recipient = ""
+        self.carried = 0
 
     async def talk(self) -> None:
         if await self.play("connect", "220 sink.example ESMTP"):
@@ -143,13 +149,14 @@ class Talk:
             return
         entry = f"{time.time():.6f} {delivery} {self.recipient} {subject}\n"
         os.write(self.sink.accepted, entry.encode())
+        self.carried += 1
         if not await self.play("accepted", "250 2.0.0 OK: taken"):
             await self.writer.drain()
             await self.play("answered", "")
 
     async def play(self, at: str, otherwise: str) -> bool:
         """Do what the script says at this point, or reply otherwise. True for a refusal."""
-        do = self.sink.found(at, self.recipient)
+        do = self.sink.found(at, self.recipient, self.carried)
         if do == "cut":
             raise Cut
         if do == "hang":

@@ -69,6 +69,21 @@ def test_421_anywhere(at: str, world: Begin, seeds: Seeds) -> None:
         assert here.book(emailer_id).by_state["sent"] == 100
 
 
+@pytest.mark.short
+@pytest.mark.parametrize("pipelining", [True, False])
+def test_a_server_that_takes_five_a_connection(pipelining: bool, world: Begin) -> None:
+    here = world()
+    here.people(100)
+    here.begin()
+    enough = "421 4.4.2 Maximum message count per session reached"
+    here.script({"at": "mail", "do": enough, "after": 5}, pipelining=pipelining)
+    emailer_id = here.scenario()
+    here.wait_over(emailer_id, 30)
+    here.audit(emailer_id, 0)
+    assert here.book(emailer_id).by_state["sent"] == 100
+    assert here.book(emailer_id).notice == ""
+
+
 @pytest.mark.parametrize("pipelining", [True, False])
 def test_a_mix_of_refusals(pipelining: bool, world: Begin, seeds: Seeds) -> None:
     here = world()

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Engine, Integer, String, bindparam, func, insert, select, text
+from sqlalchemy import Engine, Integer, String, bindparam, create_engine, func, insert, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from mcs.models import Suppression
+from mcs.models import Suppression, configure_engine
 from mcs.models.base import UtcDateTime
 from mcs.models.direct import Direct
 
@@ -79,6 +79,24 @@ def test_a_connection_that_is_cut_says_so_and_the_next_is_whole(server: Engine) 
         with pytest.raises(OperationalError):
             LONGER.number(server, {"name": "Bob", "least": 0})
     assert LONGER.number(server, {"name": "Bob", "least": 0}) == 3
+
+
+def test_a_server_that_is_away_is_said_as_everybody_says_it(server: Engine) -> None:
+    nowhere = create_engine("postgresql+psycopg://127.0.0.1:1/mcs")
+    with pytest.raises(OperationalError):
+        LONGER.number(nowhere, {"name": "Bob", "least": 0})
+
+
+def test_it_speaks_utf_8_whatever_the_connection_was_told(server: Engine) -> None:
+    url = server.url.update_query_dict({"client_encoding": "latin1"})
+    engine = configure_engine(create_engine(url))
+    assert LONGER.number(engine, {"name": "Jürgen", "least": 0}) == 6
+    engine.dispose()
+
+
+def test_a_moment_without_a_zone_is_refused(server: Engine) -> None:
+    with pytest.raises(ValueError, match="no time zone"):
+        SUPPRESS.number(server, _charlie() | {"now": NOW.replace(tzinfo=None)})
 
 
 def _charlie() -> dict[str, object]:
