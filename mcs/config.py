@@ -96,7 +96,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     return Settings(
         env=env,
         instance=instance,
-        database_url=_database_url(read.text("DATABASE_URL", f"sqlite:///{instance / 'mcs.db'}")),
+        database_url=_database_url(read.text("DATABASE_URL", "sqlite:///mcs.db"), instance),
         redis_url=_redis_url(read.text("REDIS_URL", f"unix://{redis_socket(instance)}")),
         redis_tls_verify=read.flag("MCS_REDIS_TLS_VERIFY", True),
         secret_key=read.text("SECRET_KEY", "") or _kept_secret(instance, "secret_key"),
@@ -230,13 +230,18 @@ def _refuse_unsafe_production(read: _Reader) -> None:
             )
 
 
-def _database_url(url: str) -> str:
-    """``postgres://``, as hosts hand it out, names no driver: ours is psycopg 3."""
+def _database_url(url: str, instance: Path) -> str:
+    """``postgres://``, as hosts hand it out, names no driver: ours is psycopg 3.
+
+    A file without a folder is in the instance folder, for each process, wherever it was started.
+    """
     for scheme in ("postgres://", "postgresql://"):
         if url.startswith(scheme):
             return "postgresql+psycopg://" + url.removeprefix(scheme)
-    if url.startswith(("postgresql+psycopg://", "sqlite:///")):
+    if url.startswith("postgresql+psycopg://"):
         return url
+    if url.startswith("sqlite:///"):
+        return f"sqlite:///{instance / url.removeprefix('sqlite:///')}"
     raise BadSetting("DATABASE_URL is not usable: it starts with postgres:// or sqlite:///")
 
 

@@ -136,6 +136,13 @@ def test_the_driver_of_a_database_url_is_ours(
     assert load(DATABASE_URL=given).database_url == used
 
 
+def test_a_file_without_a_folder_is_the_same_for_all_processes(
+    load: Callable[..., Settings],
+) -> None:
+    settings = load(DATABASE_URL="sqlite:///shop.db")
+    assert settings.database_url == f"sqlite:///{settings.instance / 'shop.db'}"
+
+
 def test_a_host_may_show_a_certificate_that_it_signed_itself(
     load: Callable[..., Settings],
 ) -> None:
