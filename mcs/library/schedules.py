@@ -14,7 +14,7 @@ from mcs.library.arguments import BadArgument
 from mcs.library.ground import Ground
 from mcs.library.infos import ScheduleInfo
 from mcs.models import Campaign, Contact, Schedule
-from mcs.services import people, schedules
+from mcs.services import bulk, people, schedules
 from mcs.services.people import BadPerson, Person
 from mcs.services.schedules import Refused, Subject
 from mcs.services.unknown import Unknown
@@ -128,12 +128,12 @@ class Schedules(Ground):
 
     def _enrol_piece(self, campaign_id: int, piece: list[Subject]) -> Counter[str]:
         with self._sessions() as session:
-            return schedules.enrol_many(session, self._now(), campaign_id, piece)
+            return bulk.enrol(session, self._now(), campaign_id, piece)
 
     def _take_stock(self, began: int) -> None:
         if began >= PIECE:
             with self._sessions() as session:
-                schedules.take_stock(session)
+                bulk.take_stock(session)
 
     def _contact(
         self, session: Session, contact: int | str | Mapping[str, Any] | None

@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 from mcs.core import sequences
 from mcs.core.addresses import BadAddress, parse_address
 from mcs.models import Action, Batch, BatchContact, Campaign, Contact, Schedule
-from mcs.services import audit, definitions, schedules
+from mcs.services import audit, bulk, definitions, schedules
+from mcs.services.bulk import CHUNK
 from mcs.services.definitions import Plan
 from mcs.services.queue import Queue
-from mcs.services.schedules import CHUNK, CONTACT, Enrolled, Subject, subject_of
+from mcs.services.schedules import CONTACT, Enrolled, Subject, subject_of
 from mcs.services.transactions import writing
 
 ENROL_JOB = "mcs.jobs.enrol_batch"
@@ -77,9 +78,9 @@ def enrol_batch(
         if not ids:
             _done(session, campaign_id, asked_at)
             if last:
-                schedules.take_stock(session)
+                bulk.take_stock(session)
             return
-        schedules.enrol_many(session, now, campaign_id, [subject_of(id) for id in ids])
+        bulk.enrol(session, now, campaign_id, [subject_of(id) for id in ids])
         last = ids[-1]
 
 
@@ -204,7 +205,7 @@ def _done(session: Session, campaign_id: int, asked_at: datetime) -> None:
 def _enrol_within(session: Session, now: datetime, plan: Plan, subjects: Sequence[Subject]) -> None:
     try:
         with session.begin_nested():
-            schedules.enrol_chunk_within(session, now, plan.campaign_id, subjects)
+            bulk.enrol_within(session, now, plan.campaign_id, subjects)
     except IntegrityError:
         # Another enrolled one of them in the same moment: now it is seen.
-        schedules.enrol_chunk_within(session, now, plan.campaign_id, subjects)
+        bulk.enrol_within(session, now, plan.campaign_id, subjects)

@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 
 from mcs.core.addresses import BadAddress, parse_address
 from mcs.models import Contact
-from mcs.services import audit, definitions, people, schedules
+from mcs.services import audit, bulk, definitions, people, schedules
+from mcs.services.bulk import CHUNK
 from mcs.services.definitions import Plan
 from mcs.services.people import BadPerson, Person
-from mcs.services.schedules import CHUNK, CONTACT, Enrolled, Refused, Subject
+from mcs.services.schedules import CONTACT, Enrolled, Refused, Subject
 from mcs.services.transactions import met_again
 
 
@@ -82,13 +83,13 @@ def enrol_many(
 
         def verb(chunk: Sequence[Newcomer] = chunk, start: int = start) -> Counter[str]:
             who = _subjects(session, now, secret, chunk, start)
-            made = schedules.enrol_chunk_within(session, now, campaign_id, who)
+            made = bulk.enrol_within(session, now, campaign_id, who)
             _note_many(session, now, campaign_id, made)
             return made
 
         did += met_again(session, verb)
     if did["began"] > CHUNK:
-        schedules.take_stock(session)
+        bulk.take_stock(session)
     return did, reason
 
 
@@ -128,8 +129,8 @@ def _check(session: Session, campaign_id: int, many: Sequence[Newcomer]) -> Plan
                 parse_address(one.person.email)
             except BadAddress as error:
                 raise RefusedAt(place, "contact", error.reason) from None
-        elif plan.writes and one.contact_id is None:
-            schedules.refuse_unwritable()
+        else:
+            schedules.refuse_unwritable(plan, [one.contact_id])
         _subject(place, one, one.contact_id)
     for start in range(0, len(many), CHUNK):
         _refuse_strangers(session, many[start : start + CHUNK], start)

@@ -1,41 +1,31 @@
 """Schedules: enrol subjects in a campaign's sequence, withdraw them, keep their actions in line."""
 
-from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
-from typing import Any, NoReturn
+from typing import Any
 
 from sqlalchemy import (
-    Integer,
-    String,
     bindparam,
-    exists,
     func,
-    insert,
-    literal,
     or_,
     select,
-    true,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from mcs.core import sequences
-from mcs.core.sequences import Change, Enrolment, Planned, Standing
-from mcs.models import Action, Campaign, Schedule
+from mcs.core.sequences import Change, Enrolment, Standing
+from mcs.models import Action, Schedule
 from mcs.models.base import UtcDateTime
-from mcs.models.direct import Direct
-from mcs.models.sql import Analyze, among, cell, packed, records
-from mcs.services import action_deliveries, audit
+from mcs.services import action_deliveries, audit, births
 from mcs.services.definitions import Plan, known, load, look
 from mcs.services.tallies import Effect, Tally
-from mcs.services.transactions import Overtaken, met_again, writing
+from mcs.services.transactions import Overtaken, writing
 
-# Large enough that a commit costs little per subject, small enough that nobody waits long.
-CHUNK = 2000
+# How many schedules are brought in line with one look at their actions.
+AT_ONCE = 2000
 LONGEST_SUBJECT, LONGEST_SUBJECT_ID = 100, 255
 # The kind of subject that is a contact: what somebody who is enrolled without any other is.
 CONTACT = "contact"
@@ -165,7 +155,7 @@ def enrol_within(
 
     With ``ends``, a new run begins where that is the subject's latest, and else nothing happens.
     """
-    _refuse_unwritable(plan, who)
+    refuse_unwritable(plan, [who.contact_id])
     latest = _latest(session, plan.campaign_id, who.subject, who.subject_id)
     if latest is None:
         return _surely(_begin(session, now, plan, who, 1))
@@ -184,50 +174,6 @@ def enrol_within(
     if plan.running:
         align(session, now, plan, schedule_ids=[latest.id])
     return Enrolled(latest.id, latest.run, latest.started_at, contact_id, "resumed")
-
-
-def enrol_many(
-    session: Session, now: datetime, campaign_id: int, subjects: Iterable[Subject]
-) -> Counter[str]:
-    """Enrol any number of subjects as ``enrol`` does; how many began, resumed, or were there.
-
-    Each CHUNK of them is one commit. Doing it again after an error enrols nobody twice.
-    """
-    did = Counter[str]()
-    for chunk in _chunks(subjects, CHUNK):
-        for who in chunk:
-            check(who)
-        did += _enrol_chunk(session, now, campaign_id, chunk)
-    if did["began"] > CHUNK:
-        take_stock(session)
-    return did
-
-
-def take_stock(session: Session) -> None:
-    """Let PostgreSQL count what many enrolments added.
-
-    By itself it does so within a minute, and until then it sorts all that is due for each claim.
-    """
-    if session.get_bind().dialect.name == "postgresql":
-        with writing(session):
-            for model in (Schedule, Action):
-                session.connection().execute(Analyze(model.__table__))
-
-
-def _enrol_chunk(
-    session: Session, now: datetime, campaign_id: int, chunk: Sequence[Subject]
-) -> Counter[str]:
-    return met_again(session, lambda: enrol_chunk_within(session, now, campaign_id, chunk))
-
-
-def enrol_chunk_within(
-    session: Session, now: datetime, campaign_id: int, chunk: Sequence[Subject]
-) -> Counter[str]:
-    """``enrol_many`` of no more than CHUNK that were checked, in the caller's transaction."""
-    plan = load(session, campaign_id)
-    for who in chunk:
-        _refuse_unwritable(plan, who)
-    return _enrol_all(session, now, plan, chunk)
 
 
 def unschedule(
@@ -318,6 +264,12 @@ def check(who: Subject) -> None:
             raise Refused(argument, f"it is longer than {longest} characters")
 
 
+def refuse_unwritable(plan: Plan, contact_ids: Iterable[int | None]) -> None:
+    """Refuse subjects without anybody to write to, where a step writes. Raises Refused."""
+    if plan.writes and None in contact_ids:
+        raise Refused("contact", "a step of this campaign sends email: say to whom")
+
+
 # Enrolling one.
 
 
@@ -330,15 +282,14 @@ def _begin_unseen(
     has begun before.
     """
     plan = known(session, campaign)
-    if plan is None or _unwritable(plan, who):
+    if plan is None or (plan.writes and who.contact_id is None):
         return None
     engine = session.get_bind().engine
     if engine.dialect.name == "postgresql":
         if session.in_transaction():
             session.commit()
         run, rows = _run(now, plan, who, 1)
-        schedule_id = _BEGIN_DIRECTLY.number(engine, {**run, "rows": packed(rows)})
-        return _enrolled(schedule_id, run)
+        return _enrolled(births.begin_directly(engine, run, rows), run)
     with writing(session):
         return _begin(session, now, plan, who, 1)
 
@@ -348,12 +299,12 @@ def _begin(
 ) -> Enrolled | None:
     """A new run, if the plan is still the campaign's and there is no such run: else None."""
     run, rows = _run(now, plan, who, number)
-    return _enrolled(_insert_run(session, run, rows), run)
+    return _enrolled(births.begin(session, run, rows), run)
 
 
 def _run(
     now: datetime, plan: Plan, who: Subject, number: int
-) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
+) -> tuple[dict[str, Any], list[births.Row]]:
     """What is stored of a run: its schedule, and its actions."""
     enrolment = Enrolment(plan.name, who.subject, who.subject_id, number, now)
     planned = sequences.plan(plan.definitions, plan.calendar, enrolment)
@@ -366,7 +317,7 @@ def _run(
         "contact": who.contact_id,
         "now": now,
     }
-    return run, [_born(now, plan, None, one) for one in planned]
+    return run, [births.row_of(now, plan, None, one) for one in planned]
 
 
 def _enrolled(schedule_id: int | None, run: Mapping[str, Any]) -> Enrolled | None:
@@ -375,95 +326,10 @@ def _enrolled(schedule_id: int | None, run: Mapping[str, Any]) -> Enrolled | Non
     return Enrolled(schedule_id, run["number"], run["now"], run["contact"], "began")
 
 
-def _insert_run(
-    session: Session, run: Mapping[str, Any], rows: Sequence[tuple[Any, ...]]
-) -> int | None:
-    """Insert a schedule and its actions; its id, or None as ``_begin`` says."""
-    connection = session.connection()
-    if connection.dialect.name == "postgresql":
-        # The only one that can do it all in one round trip.
-        found = connection.execute(_BEGIN_WHOLE, {**run, "rows": packed(rows)}).scalar()
-        return None if found is None else int(found)
-    made = connection.execute(_BEGIN, run)
-    if made.rowcount != 1:
-        return None
-    _bear(session, [(made.lastrowid, *row[1:]) for row in rows])
-    return int(made.lastrowid)
-
-
-_ACTION = ["schedule_id", "key", "occurrence", "state", "reason", "expected_at", "due_at"]
-_ACTION += ["ended_at", "attempts"]
-_ROWS = records("rows")
-_CELLS = [cell(_ROWS, place, Action.__table__.c[name].type) for place, name in enumerate(_ACTION)]
-_SCHEDULE = ["campaign_id", "subject", "subject_id", "run", "active", "contact_id"]
-_SCHEDULE += ["started_at", "updated_at"]
-_SUBJECT = (
-    Schedule.campaign_id == bindparam("campaign"),
-    Schedule.subject == bindparam("kind"),
-    Schedule.subject_id == bindparam("name"),
-)
-# Shares the campaign's lock, as ``load`` does.
-_BEGIN: Any = insert(Schedule.__table__).from_select(  # type: ignore[arg-type]  # a Table, seen as FromClause
-    _SCHEDULE,
-    select(
-        Campaign.id,
-        bindparam("kind", type_=String()),
-        bindparam("name", type_=String()),
-        bindparam("number", type_=Integer()),
-        true(),
-        bindparam("contact", type_=Integer()),
-        bindparam("now", type_=UtcDateTime()),
-        bindparam("now", type_=UtcDateTime()),
-    )
-    .where(
-        Campaign.id == bindparam("campaign"),
-        Campaign.edition == bindparam("edition"),
-        ~exists().where(*_SUBJECT, Schedule.run == bindparam("number")),
-    )
-    .with_for_update(read=True, of=Campaign),
-    include_defaults=False,
-)
-
-
-def _bear(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert actions, each in the order of _ACTION."""
-    if rows:
-        session.connection().execute(_BEAR, {"rows": packed(rows)})
-
-
-_BEAR: Any = insert(Action.__table__).from_select(  # type: ignore[arg-type]
-    _ACTION,
-    select(*_CELLS),
-    include_defaults=False,
-)
-
-
-_BEGUN = _BEGIN.returning(Schedule.id).cte("begun")
-_BEGIN_WHOLE: Any = select(
-    _BEGUN.c.id
-).add_cte(
-    insert(Action.__table__)  # type: ignore[arg-type]
-    .from_select(
-        _ACTION,
-        select(_BEGUN.c.id, *_CELLS[1:]).select_from(_BEGUN.join(_ROWS, true())),
-        include_defaults=False,
-    )
-    .cte("born")
-)
-_BEGIN_DIRECTLY = Direct("mcs_begin", _BEGIN_WHOLE)
-
-
 def _surely(made: Enrolled | None) -> Enrolled:
     if made is None:
         raise Overtaken
     return made
-
-
-def _born(now: datetime, plan: Plan, schedule_id: int | None, one: Planned) -> tuple[Any, ...]:
-    reason = one.reason or ("" if plan.running else sequences.SWITCHED_OFF)
-    state, ended_at = ("cancelled", now) if reason else ("pending", None)
-    at = one.expected_at
-    return (schedule_id, one.key, one.occurrence, state, reason, at, at, ended_at, 0)
 
 
 def _latest(session: Session, campaign_id: int, subject: str, subject_id: str) -> Any:
@@ -473,7 +339,7 @@ def _latest(session: Session, campaign_id: int, subject: str, subject_id: str) -
 
 _LATEST = (
     select(Schedule.id, Schedule.run, Schedule.active, Schedule.contact_id, Schedule.started_at)
-    .where(*_SUBJECT)
+    .where(*births.OF_SUBJECT)
     .order_by(Schedule.run.desc())
     .limit(1)
 )
@@ -490,173 +356,6 @@ def _set_active(
     )
 
 
-def _unwritable(plan: Plan, who: Subject) -> bool:
-    return plan.writes and who.contact_id is None
-
-
-def refuse_unwritable() -> NoReturn:
-    """Refuse a subject without anybody to write to, where a step writes."""
-    raise Refused("contact", "a step of this campaign sends email: say to whom")
-
-
-def _refuse_unwritable(plan: Plan, who: Subject) -> None:
-    if _unwritable(plan, who):
-        refuse_unwritable()
-
-
-# Enrolling many.
-
-
-def _enrol_all(
-    session: Session, now: datetime, plan: Plan, chunk: Sequence[Subject]
-) -> Counter[str]:
-    named = {(who.subject, who.subject_id): who for who in chunk}
-    there = _existing(session, plan.campaign_id, named)
-    did = Counter({"nothing": len(chunk) - len(named)})
-    for name in there:
-        did[enrol_within(session, now, plan, named[name]).did] += 1
-    new = [who for name, who in named.items() if name not in there]
-    if new:
-        _begin_all(session, now, plan, new)
-        did["began"] += len(new)
-    return did
-
-
-def _existing(
-    session: Session, campaign_id: int, named: Collection[tuple[str, str]]
-) -> set[tuple[str, str]]:
-    by_kind: dict[str, list[str]] = defaultdict(list)
-    for subject, subject_id in named:
-        by_kind[subject].append(subject_id)
-    return {
-        (subject, subject_id)
-        for subject, subject_ids in by_kind.items()
-        for subject_id in session.scalars(
-            select(Schedule.subject_id)
-            .where(
-                Schedule.campaign_id == campaign_id,
-                Schedule.subject == subject,
-                among(Schedule.subject_id, subject_ids),
-            )
-            .distinct()
-        )
-    }
-
-
-def _begin_all(session: Session, now: datetime, plan: Plan, new: Sequence[Subject]) -> None:
-    shared = [one for one in plan.definitions if not one.drawn]
-    drawn = [one for one in plan.definitions if one.drawn]
-    # What is not drawn falls at the same instants for all of them: planned once.
-    nobody = Enrolment(plan.name, "", "", 1, now)
-    common = [_born(now, plan, None, one) for one in sequences.plan(shared, plan.calendar, nobody)]
-    ids = _begin_many(session, now, plan.campaign_id, new, common)
-    rows = [
-        _born(now, plan, ids[who.subject, who.subject_id], one)
-        for who in new
-        if drawn
-        for one in sequences.plan(
-            drawn, plan.calendar, Enrolment(plan.name, who.subject, who.subject_id, 1, now)
-        )
-    ]
-    _bear(session, rows)
-
-
-def _begin_many(
-    session: Session,
-    now: datetime,
-    campaign_id: int,
-    new: Sequence[Subject],
-    common: Sequence[tuple[Any, ...]],
-) -> dict[tuple[str, str], int]:
-    """Insert schedules, and the actions that all of them have in common; their ids."""
-    connection = session.connection()
-    people = packed([(who.subject, who.subject_id, who.contact_id) for who in new])
-    given = {"campaign": campaign_id, "now": now, "people": people}
-    if connection.dialect.name == "postgresql":
-        found = connection.execute(_BEGIN_MANY_WHOLE, given | {"rows": packed(common)})
-        return {(row.subject, row.subject_id): row.id for row in found}
-    connection.execute(_BEGIN_MANY, given)
-    ids = _ids_of(session, campaign_id, new)
-    for row in common:
-        _insert_for_all(session, list(ids.values()), row)
-    return ids
-
-
-def _ids_of(
-    session: Session, campaign_id: int, new: Sequence[Subject]
-) -> dict[tuple[str, str], int]:
-    found: dict[tuple[str, str], int] = {}
-    for subject in {who.subject for who in new}:
-        found |= {
-            (subject, subject_id): id
-            for id, subject_id in session.execute(
-                select(Schedule.id, Schedule.subject_id).where(
-                    Schedule.campaign_id == campaign_id,
-                    Schedule.subject == subject,
-                    among(Schedule.subject_id, [w.subject_id for w in new if w.subject == subject]),
-                )
-            )
-        }
-    return found
-
-
-def _insert_for_all(session: Session, ids: Sequence[int], row: Sequence[Any]) -> None:
-    table = Action.__table__
-    columns = [
-        literal(value, table.c[name].type) for name, value in zip(_ACTION[1:], row[1:], strict=True)
-    ]
-    session.connection().execute(
-        insert(table).from_select(  # type: ignore[arg-type]
-            _ACTION,
-            select(Schedule.id, *columns).where(among(Schedule.id, ids)),
-            include_defaults=False,
-        )
-    )
-
-
-_PEOPLE = records("people")
-_BEGIN_MANY: Any = insert(Schedule.__table__).from_select(  # type: ignore[arg-type]
-    _SCHEDULE,
-    select(
-        bindparam("campaign", type_=Integer()),
-        cell(_PEOPLE, 0, Schedule.subject.type),
-        cell(_PEOPLE, 1, Schedule.subject_id.type),
-        literal(1),
-        true(),
-        cell(_PEOPLE, 2, Schedule.contact_id.type),
-        bindparam("now", type_=UtcDateTime()),
-        bindparam("now", type_=UtcDateTime()),
-    ),
-    include_defaults=False,
-)
-# Read once, not once for each subject.
-_COMMON = (
-    select(*(one.label(name) for one, name in zip(_CELLS, _ACTION, strict=True)))
-    .cte("common")
-    .prefix_with("MATERIALIZED")
-)
-_MANY_BEGUN = _BEGIN_MANY.returning(Schedule.id, Schedule.subject, Schedule.subject_id).cte("begun")
-_BEGIN_MANY_WHOLE: Any = select(
-    _MANY_BEGUN
-).add_cte(
-    insert(Action.__table__)  # type: ignore[arg-type]
-    .from_select(
-        _ACTION,
-        select(_MANY_BEGUN.c.id, *(_COMMON.c[name] for name in _ACTION[1:])).select_from(
-            _MANY_BEGUN.join(_COMMON, true())
-        ),
-        include_defaults=False,
-    )
-    .cte("born")
-)
-
-
-def _chunks(subjects: Iterable[Subject], size: int) -> Iterator[list[Subject]]:
-    rest = iter(subjects)
-    while chunk := list(islice(rest, size)):
-        yield chunk
-
-
 # Aligning.
 
 
@@ -670,7 +369,7 @@ def _active(
         ).where(Schedule.campaign_id == campaign_id, Schedule.active, Schedule.id > last)
         if schedule_ids is not None:
             query = query.where(Schedule.id.in_(schedule_ids))
-        rows = session.execute(query.order_by(Schedule.id).limit(CHUNK)).all()
+        rows = session.execute(query.order_by(Schedule.id).limit(AT_ONCE)).all()
         if not rows:
             return
         yield rows
@@ -774,7 +473,7 @@ def _write(
                         "ended_at": ended_at,
                     }
                 )
-    _bear(session, born)
+    births.bear(session, born)
     if moved:
         session.connection().execute(_MOVE, moved)
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select, text
 
 from mcs.models import Contact
-from mcs.services import schedules, sequences, settling
+from mcs.services import bulk, sequences, settling
 from mcs.services.definitions import SEND_EMAIL, Step
 from mcs.services.schedules import subject_of
 from tests.conftest import wait_until
@@ -60,7 +60,7 @@ def enrol_all(here: World, began: datetime | None = None) -> None:
     with here.sessions() as session:
         people = session.scalars(select(Contact.id).order_by(Contact.id)).all()
         who = [subject_of(id) for id in people]
-        schedules.enrol_many(session, began or datetime.now(UTC), here.campaign_id, who)
+        bulk.enrol(session, began or datetime.now(UTC), here.campaign_id, who)
 
 
 def counts(here: World, table: str = "actions") -> Counter[str]:

@@ -26,6 +26,7 @@ from mcs.models import (
 )
 from mcs.services import (
     actions,
+    bulk,
     campaigns,
     contacts,
     deliveries,
@@ -267,7 +268,7 @@ def test_every_job_twice_at_once_writes_to_each_once(
     session: Session, now: datetime, office: Office, mail_server: MailServer, campaign: Campaign
 ) -> None:
     people = add_contacts(session, campaign, 100)
-    schedules.enrol_many(session, now, campaign.id, [subject_of(one.id) for one in people])
+    bulk.enrol(session, now, campaign.id, [subject_of(one.id) for one in people])
     for job in (office.start, office.send):
         with ThreadPoolExecutor(2) as twice:
             for done in [twice.submit(job) for _ in range(2)]:

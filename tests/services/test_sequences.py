@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.core import sequences as core
 from mcs.models import Action, Campaign, Schedule, configure_engine
-from mcs.services import actions, definitions, failures, schedules, sequences
+from mcs.services import actions, bulk, definitions, failures, schedules, sequences
 from mcs.services.actions import Claimed, Ended
 from mcs.services.definitions import Step
 from mcs.services.schedules import Refused, Subject
@@ -353,7 +353,7 @@ def test_many_at_once_are_as_one_by_one(
     enrol(session, now, campaign, "P7")
     schedules.unschedule(session, now, campaign.id, "contact", "P7")
     enrol(session, now, campaign, "P8")
-    did = schedules.enrol_many(
+    did = bulk.enrol(
         session, now, campaign.id, [Subject("contact", name) for name in [*names, "P9"]]
     )
     assert did == Counter(began=48, resumed=1, nothing=2)
@@ -380,7 +380,7 @@ def test_a_subject_without_anybody_to_write_to_is_refused(
     with pytest.raises(Refused, match="contact"):
         enrol(session, now, campaign, "Jane")
     with pytest.raises(Refused, match="contact"):
-        schedules.enrol_many(session, now, campaign.id, [Subject("order", "A-17")])
+        bulk.enrol(session, now, campaign.id, [Subject("order", "A-17")])
     ann = add_contact(session, campaign, "Ann")
     schedules.enrol(session, now, campaign.id, Subject("order", "A-17", ann.id))
     assert run(session, now) == [], "this worker has no such callback"
@@ -409,7 +409,7 @@ def test_subjects_that_cannot_be_kept_are_refused(
 def test_two_workers_share_without_meeting(
     sessions: sessionmaker[Session], session: Session, now: datetime, campaign: Campaign
 ) -> None:
-    schedules.enrol_many(session, now, campaign.id, [Subject("contact", str(n)) for n in range(40)])
+    bulk.enrol(session, now, campaign.id, [Subject("contact", str(n)) for n in range(40)])
     with sessions() as one, sessions() as other:
         mine, yours = run(one, now, room=25), run(other, now, room=25)
     assert len(mine) == 25
@@ -444,7 +444,7 @@ def test_what_another_process_edits_is_noticed(
         sequences.define(other, now, campaign.id, [Step("welcome", "note", "1hour")])
     elsewhere.dispose()
     enrol(session, now, campaign, "Julie")
-    schedules.enrol_many(session, now, campaign.id, [Subject("contact", "Jenny")])
+    bulk.enrol(session, now, campaign.id, [Subject("contact", "Jenny")])
     for name in ("Julie", "Jenny"):
         assert table(session, name) == ["welcome pending 23 10:00"]
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from mcs.core.calls import Call
 from mcs.gateways.jobqueue import JOBS
 from mcs.models import Action, Campaign, Contact, Schedule
-from mcs.services import due, enrolling, runners, schedules, sequences
+from mcs.services import bulk, due, enrolling, runners, schedules, sequences
 from mcs.services.campaigns import fields_of
 from mcs.services.definitions import Step
 from mcs.services.runners import Surroundings
@@ -196,7 +196,7 @@ def test_lists_are_paged(
 ) -> None:
     contacts = add_contacts(session, campaign, 55)
     people = [Subject("contact", str(one.id), one.id) for one in contacts]
-    schedules.enrol_many(session, now, campaign.id, people)
+    bulk.enrol(session, now, campaign.id, people)
     for path, number in ((f"{here}/subjects", 55), (f"{here}/actions?state=pending", 165)):
         seen, page = 0, olga.get(path)
         while True:
