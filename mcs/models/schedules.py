@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from mcs.models.base import BINARY_ON_MYSQL, Base, UtcDateTime
@@ -19,7 +19,13 @@ class Schedule(Base):
     __table_args__ = (
         UniqueConstraint("campaign_id", "subject", "subject_id", "run"),
         CheckConstraint("run > 0", name="run"),
-        Index("ix_schedules_contact_id", "contact_id"),
+        # Most subjects of a program that is not a shop have none.
+        Index(
+            "ix_schedules_contact_id",
+            "contact_id",
+            sqlite_where=text("contact_id IS NOT NULL"),
+            postgresql_where=text("contact_id IS NOT NULL"),
+        ),
         BINARY_ON_MYSQL,
     )
 

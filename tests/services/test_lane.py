@@ -15,7 +15,9 @@ from mcs.gateways import smtp
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario, Slice, Suppression
 from mcs.services import deliveries, emailers, lane, planning, suppressions
+from mcs.services.feeds import Letter
 from mcs.services.steps import Outcome
+from mcs.services.talk import Talk
 from tests.mail import MailServer
 from tests.people import add_campaign, add_contact, add_contacts, add_scenario
 
@@ -480,3 +482,32 @@ def test_a_lane_that_began_with_one_letter_opens_more_connections_for_more(
     assert counted(session, emailer_id) == {"sent": 181}
     # How many more depends on how fast a busy machine connects.
     assert len(opened) > 1
+
+
+def test_a_talk_with_a_defect_ends_the_lane_and_loses_nobody(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add_contacts(session, campaign, 30)
+    emailer_id = start(session, now, queue)
+
+    class Defective(Talk):
+        async def converse(self, first: Letter) -> None:
+            if first.due.email == "p0@people.example":
+                raise ArithmeticError
+            await super().converse(first)
+
+    monkeypatch.setattr(lane, "Talk", Defective)
+    with pytest.raises(ArithmeticError):
+        deliver(given, emailer_id)
+    assert "in_doubt" not in counted(session, emailer_id)
+    monkeypatch.setattr(lane, "Talk", Talk)
+    deliver(given, emailer_id)
+    assert counted(session, emailer_id) == {"sent": 30}
+    assert len(set(mail_server.mailbox.recipients)) == len(mail_server.mailbox.recipients) == 30

@@ -155,7 +155,13 @@ def _schedules():
             name="uq_schedules_campaign_id_subject_subject_id_run",
         ),
     )
-    op.create_index("ix_schedules_contact_id", "schedules", ["contact_id"])
+    op.create_index(
+        "ix_schedules_contact_id",
+        "schedules",
+        ["contact_id"],
+        sqlite_where=sa.text("contact_id IS NOT NULL"),
+        postgresql_where=sa.text("contact_id IS NOT NULL"),
+    )
 
 
 def _actions():
