@@ -28,6 +28,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.orm import Session
@@ -286,7 +287,8 @@ def _claim(
     """What is claimed, and what is not since its campaign is over: actions by campaign."""
     connection = session.connection()
     # Without row locks, the conditional update below sorts out who claims what.
-    query = _claimable(connection.dialect.name == "postgresql", campaign_ids is not None)
+    claimable = _claimable_locked if connection.dialect.name == "postgresql" else _claimable
+    query = claimable(campaign_ids is not None)
     given = {"now": now, "room": room, "callbacks": list(callbacks), "campaigns": campaign_ids}
     rows = connection.execute(query, given).all()
     over: dict[int, list[int]] = defaultdict(list)
@@ -329,27 +331,62 @@ def _close_one(session: Session, now: datetime, campaign_id: int, ids: Sequence[
         _line_up(session, now, ids, keys)
 
 
-@lru_cache(maxsize=4)
-def _claimable(locking: bool, of_campaigns: bool) -> Any:
+@lru_cache(maxsize=2)
+def _claimable(of_campaigns: bool) -> Any:
     """The actions that have been due the longest, with all that a claim tells of them.
 
-    ``locking`` makes workers pass each other by. Made once: it is asked hundreds of times a
-    second, and takes longer to build than to answer.
+    Made once: it is asked hundreds of times a second, and takes longer to build than to answer.
     """
     campaigns: Any = bindparam("campaigns", expanding=True) if of_campaigns else None
-    due = (
+    first = (
         select(Action.id)
-        .where(
-            *_runnable(bindparam("callbacks", expanding=True), campaigns),
-            Action.due_at <= bindparam("now", type_=UtcDateTime()),
-        )
+        .where(*_runnable(bindparam("callbacks", expanding=True), campaigns), _due())
         .order_by(Action.due_at)
-        .limit(bindparam("room", type_=Integer()))
+        .limit(_room())
+        .subquery()
     )
-    if locking:
-        due = due.with_for_update(skip_locked=True)
-    first = due.subquery()
-    return _CLAIMABLE.join(first, first.c.id == Action.id).order_by(Action.due_at, Action.id)
+    whole = _wanted(select(*_OWN, *_OF_SUBJECT, *_OF_STEP))
+    return whole.join(first, first.c.id == Action.id).order_by(Action.due_at, Action.id)
+
+
+@lru_cache(maxsize=2)
+def _claimable_locked(of_campaigns: bool) -> Any:
+    """``_claimable`` for PostgreSQL, where workers pass each other by.
+
+    What is told of an action is looked up by lateral queries, whose LIMIT keeps them from becoming
+    joins: those would be asked of all that is due, and sorted, for each claim. The step is looked
+    up once for all its actions (PostgreSQL memoizes it).
+    """
+    whose = select(*_OF_SUBJECT).where(Schedule.id == Action.schedule_id, Schedule.active)
+    subject = whose.limit(1).correlate(Action).lateral("subject")
+    which = select(*_OF_STEP).join(Campaign, Campaign.id == ActionDefinition.campaign_id)
+    which = which.where(
+        Campaign.id == subject.c.campaign_id,
+        *_ON,
+        ActionDefinition.key == Action.key,
+        among(ActionDefinition.callback, bindparam("callbacks")),
+    )
+    if of_campaigns:
+        which = which.where(among(Campaign.id, bindparam("campaigns")))
+    step = which.limit(1).correlate(Action, subject).lateral("step")
+    return (
+        select(*_OWN, *subject.c, *step.c)
+        .select_from(Action)
+        .join(subject, true())
+        .join(step, true())
+        .where(Action.state == "pending", _due())
+        .order_by(Action.due_at)
+        .limit(_room())
+        .with_for_update(skip_locked=True, of=Action)
+    )
+
+
+def _due() -> ColumnElement[bool]:
+    return Action.due_at <= bindparam("now", type_=UtcDateTime())
+
+
+def _room() -> BindParameter[int]:
+    return bindparam("room", type_=Integer())
 
 
 def _runnable(
@@ -378,16 +415,16 @@ def wanted(campaign_id: int) -> ColumnElement[bool]:
     return _CALLBACK.where(Campaign.id == campaign_id).scalar_subquery().is_not(None)
 
 
+_ON = (Campaign.active, Campaign.archived_at.is_(None))
 _CALLBACK = (
     select(ActionDefinition.callback)
     .join(Campaign, Campaign.id == ActionDefinition.campaign_id)
     .join(Schedule, Schedule.campaign_id == Campaign.id)
     .where(
         Schedule.id == Action.schedule_id,
-        ActionDefinition.key == Action.key,
         Schedule.active,
-        Campaign.active,
-        Campaign.archived_at.is_(None),
+        *_ON,
+        ActionDefinition.key == Action.key,
     )
     .correlate(Action)
 )
@@ -420,30 +457,32 @@ def _wanted(query: Any) -> Any:
     )
 
 
-# In the order in which ``_claimed`` takes them.
-_CLAIMABLE: Any = _wanted(
-    select(
-        Action.id,
-        Action.schedule_id,
-        Schedule.campaign_id,
-        Campaign.key.label("campaign_key"),
-        Campaign.uid,
-        Schedule.subject,
-        Schedule.subject_id,
-        Schedule.run,
-        Action.key,
-        Action.occurrence,
-        ActionDefinition.repeat,
-        ActionDefinition.callback,
-        # As a text, most of which are empty: drivers take ten times as long to read JSON.
-        cast(ActionDefinition.config, Text),
-        Action.attempts,
-        ActionDefinition.max_attempts,
-        Action.expected_at,
-        Schedule.contact_id,
-        Campaign.end_date,
-        Campaign.timezone,
-    )
+# What a claim tells of an action, in the order in which ``_claimed`` takes it.
+_OWN = (
+    Action.id,
+    Action.schedule_id,
+    Action.key,
+    Action.occurrence,
+    Action.attempts,
+    Action.expected_at,
+)
+_OF_SUBJECT = (
+    Schedule.campaign_id,
+    Schedule.subject,
+    Schedule.subject_id,
+    Schedule.run,
+    Schedule.contact_id,
+)
+_OF_STEP = (
+    Campaign.key.label("campaign_key"),
+    Campaign.uid,
+    Campaign.end_date,
+    Campaign.timezone,
+    ActionDefinition.repeat,
+    ActionDefinition.callback,
+    # As a text, most of which are empty: drivers take ten times as long to read JSON.
+    cast(ActionDefinition.config, Text).label("config"),
+    ActionDefinition.max_attempts,
 )
 _TABLE: Any = Action.__table__
 _CLAIM = (
@@ -461,8 +500,9 @@ _CLAIM = (
 
 def _claimed(row: Any, token: str) -> Claimed:
     (
-        id, schedule_id, campaign_id, campaign_key, uid, subject, subject_id, run, key, occurrence,
-        repeat, callback, config, attempts, max_attempts, expected_at, contact_id, _, _,
+        id, schedule_id, key, occurrence, attempts, expected_at,
+        campaign_id, subject, subject_id, run, contact_id,
+        campaign_key, uid, _, _, repeat, callback, config, max_attempts,
     ) = row  # fmt: skip
     return Claimed(
         id,
