@@ -42,8 +42,14 @@ class Action(Base):
         ),
         CheckConstraint("state <> 'cancelled' OR reason <> ''", name="cancelled_has_reason"),
         CheckConstraint("occurrence > 0", name="occurrence"),
-        # What is due is asked every second, oldest first.
-        Index("ix_actions_state_due_at", "state", "due_at"),
+        # What is due is asked every second, oldest first. On PostgreSQL each change of a row writes
+        # all indexes anew that it is in: what runs and what is completed is not in this one.
+        Index(
+            "ix_actions_state_due_at",
+            "state",
+            "due_at",
+            postgresql_where=text("state IN ('pending', 'failed')"),
+        ),
         # And whose lease has ended. (MySQL has no partial indexes: there it is a whole one.)
         Index(
             "ix_actions_lease_until",

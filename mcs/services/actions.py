@@ -26,6 +26,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     func,
+    literal_column,
     or_,
     select,
     true,
@@ -374,7 +375,7 @@ def _claimable_locked(of_campaigns: bool) -> Any:
         .select_from(Action)
         .join(subject, true())
         .join(step, true())
-        .where(Action.state == "pending", _due())
+        .where(_PENDING, _due())
         .order_by(Action.due_at)
         .limit(_room())
         .with_for_update(skip_locked=True, of=Action)
@@ -403,7 +404,7 @@ def _runnable(
     if campaign_ids is not None:
         callback = callback.where(Campaign.id.in_(campaign_ids))
     return (
-        Action.state == "pending",
+        _PENDING,
         Action.due_at.is_not(None),
         callback.scalar_subquery().in_(callbacks),
     )
@@ -415,6 +416,8 @@ def wanted(campaign_id: int) -> ColumnElement[bool]:
     return _CALLBACK.where(Campaign.id == campaign_id).scalar_subquery().is_not(None)
 
 
+# A literal: that what it asks for is in a partial index must be plain without its parameters.
+_PENDING = Action.state == literal_column("'pending'")
 _ON = (Campaign.active, Campaign.archived_at.is_(None))
 _CALLBACK = (
     select(ActionDefinition.callback)

@@ -201,7 +201,12 @@ def _actions():
             "schedule_id", "key", "occurrence", name="uq_actions_schedule_id_key_occurrence"
         ),
     )
-    op.create_index("ix_actions_state_due_at", "actions", ["state", "due_at"])
+    op.create_index(
+        "ix_actions_state_due_at",
+        "actions",
+        ["state", "due_at"],
+        postgresql_where=sa.text("state IN ('pending', 'failed')"),
+    )
     op.create_index(
         "ix_actions_lease_until",
         "actions",
