@@ -65,17 +65,16 @@ def send(
 
 
 def _connected(server: MailServer) -> smtplib.SMTP:
-    context = ssl.create_default_context()
     if server.use_ssl:
         client: smtplib.SMTP = smtplib.SMTP_SSL(
-            server.host, server.port, timeout=_SECONDS, context=context
+            server.host, server.port, timeout=_SECONDS, context=ssl.create_default_context()
         )
     else:
         client = smtplib.SMTP(server.host, server.port, timeout=_SECONDS)
     try:
         client.ehlo()
         if server.use_tls:
-            client.starttls(context=context)
+            client.starttls(context=ssl.create_default_context())
             client.ehlo()
         if server.username:
             client.login(server.username, server.password)

@@ -60,6 +60,8 @@ NOT_ON_THE_WAY = {
 # tests/browser/test_sequence.py looks at these.
 ELSEWHERE = ("sequences.", "steps.", "subjects.", "campaigns.ask_activate")
 NO_LOOKS = ("api.",)
+# The page beneath is looked at before it opens.
+DIALOG = "dialog[open]"
 
 
 def test_a_campaign_from_the_first_link_to_an_unsubscribe(
@@ -224,7 +226,7 @@ def ask_and_cancel(viewer: Viewer, link: str, question: str | re.Pattern[str], n
     opener.click()
     dialog = page.get_by_role("dialog", name=question)
     expect(dialog.get_by_text(re.compile("^(Cancel|Keep it)$"))).to_be_focused()
-    viewer.look(name)
+    viewer.look(name, part=DIALOG)
     # The question is that of a page of its own, shown here.
     viewer.seen[name] = str(opener.get_attribute("href")).partition("?")[0]
     page.keyboard.press("Escape")
@@ -312,6 +314,7 @@ def leave_by_the_link_in_a_message(viewer: Viewer) -> None:
     ask_and_cancel(viewer, "Delete", "Delete zoe.adler@mail.example?", "dialog-delete-contact")
     page.goto("/contacts/?q=yusuf.adler")
     page.get_by_role("link", name="Yusuf Adler").click()
+    viewer.look("contact")
     ask_and_cancel(
         viewer,
         "Write to them no more",
@@ -320,7 +323,7 @@ def leave_by_the_link_in_a_message(viewer: Viewer) -> None:
     )
     page.get_by_label("What to do in Autumn bulbs").click()
     page.get_by_role("link", name="Remove from it").click()
-    viewer.look("dialog-remove-contact")
+    viewer.look("dialog-remove-contact", part=DIALOG)
     page.keyboard.press("Escape")
     page.goto(f"{path(page)}/remove")
     viewer.look("question-as-a-page")
@@ -386,7 +389,7 @@ def put_away(viewer: Viewer, campaign: str, scenario: str) -> None:
     page.goto("/")
     viewer.look("home")
     page.keyboard.press("?")
-    viewer.look("dialog-shortcuts")
+    viewer.look("dialog-shortcuts", part=DIALOG)
     page.goto("/account")
     viewer.look("account")
     page.goto("/activity/")

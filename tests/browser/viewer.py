@@ -21,7 +21,7 @@ LONGEST = 2600
 MEANT = "responded with a status of 4"
 # The rules that a theme has a say in; the others see the same document in light and dark.
 COLOURS = ["color-contrast", "link-in-text-block"]
-ASK_AXE = "async (options) => (await axe.run(document, options)).violations"
+ASK_AXE = "async ([part, options]) => (await axe.run(part, options)).violations"
 
 
 @cache
@@ -65,18 +65,19 @@ class Viewer:
         if message.type == "error" and MEANT not in message.text:
             self.complaints.append(f"console: {message.text} ({message.location})")
 
-    def look(self, name: str, page: Page | None = None) -> None:
+    def look(self, name: str, page: Page | None = None, part: str = "html") -> None:
         """Keep a picture in light, dark and on a phone; ``complaints`` gets what axe finds in
-        either theme, and what is wider than a phone."""
+        either theme, and what is wider than a phone. Axe reads that ``part`` (a selector), for
+        pages of which the rest was just looked at."""
         page = page or self.page
         page.wait_for_load_state()
         page.evaluate("document.fonts.ready.then(() => true)")
         self._unroll(page, DESKTOP)
         self._shoot(page, f"{name}-light")
-        self._ask_axe(page, f"{name}, light", [])
+        self._ask_axe(page, f"{name}, light", part, [])
         page.emulate_media(color_scheme="dark")
         self._shoot(page, f"{name}-dark")
-        self._ask_axe(page, f"{name}, dark", COLOURS)
+        self._ask_axe(page, f"{name}, dark", part, COLOURS)
         page.emulate_media(color_scheme="light")
         page.set_viewport_size(PHONE)
         width = page.evaluate("document.documentElement.scrollWidth")
@@ -100,7 +101,7 @@ class Viewer:
         # JPEG takes half the time of PNG.
         page.screenshot(path=self.folder / f"{name}.jpg", type="jpeg", quality=85)
 
-    def _ask_axe(self, page: Page, name: str, rules: list[str]) -> None:
+    def _ask_axe(self, page: Page, name: str, part: str, rules: list[str]) -> None:
         """By these rules, or by all. A frame with an email in it is somebody else's page."""
         if page.evaluate("typeof axe") == "undefined":
             # Playwright's own evaluate reads a text of this length twice more.
@@ -110,7 +111,7 @@ class Viewer:
         options: dict[str, Any] = {"iframes": False, "resultTypes": ["violations"]}
         if rules:
             options["runOnly"] = rules
-        found = page.evaluate(ASK_AXE, options)
+        found = page.evaluate(ASK_AXE, [part, options])
         self.complaints.extend(f"{name}: {_said(each)}" for each in found)
 
 
