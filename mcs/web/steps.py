@@ -297,8 +297,9 @@ def _complain(form: StepForm, key: str, error: BadDefinition) -> None:
 
 
 def _name(campaign_id: int, key: str) -> str:
-    """What a saved step is called, in a sentence."""
-    return f"“{names(campaign_id, definitions.steps_of(db.session(), campaign_id))[key]}”"
+    """What a saved step is called, in a sentence; its id where somebody has just removed it."""
+    called = names(campaign_id, definitions.steps_of(db.session(), campaign_id))
+    return f"“{called.get(key, key)}”"
 
 
 def _ask(campaign: Campaign, form: StepForm, step: Step, effect: Effect) -> str:
@@ -348,7 +349,7 @@ def _form(
         kinds=KINDS,
         form=form,
         known=known,
-        name=called[known.key] if known else "",
+        name=called.get(known.key, known.key) if known else "",
         notice=notice,
         message=messages.message_of(session, campaign.id, known) if known else None,
         most_attempts=MOST_ATTEMPTS,

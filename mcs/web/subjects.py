@@ -214,7 +214,7 @@ def ask_retry(campaign_id: int) -> str:
     step = _step(campaign_id)
     number = failures.retriable(db.session(), campaign_id, step)
     steps = definitions.steps_of(db.session(), campaign_id)
-    of_step = f" of the step “{names(campaign_id, steps)[step]}”" if step else ""
+    of_step = f" of the step “{names(campaign_id, steps).get(step, step)}”" if step else ""
     return render_template(
         "confirm.html",
         question=f"Try the failed actions{of_step} again?",
