@@ -50,10 +50,9 @@ def service(url: str) -> str:
     return SERVICES[kind]
 
 
-def masked(url: str) -> str:
-    """The url as people and logs may see it: the kind of service, nothing of the secret."""
-    kind = str(url).partition("://")[0]
-    return f"{kind}://…" if kind in SERVICES else "…"
+def named(url: str) -> str:
+    """The name of the service that a url posts to, as people know it; nothing of the secret."""
+    return SERVICES.get(str(url).partition("://")[0], "a channel")
 
 
 def parse(text: str) -> Nodes:

@@ -135,7 +135,8 @@ class Change:
     """What becomes of one action: ``kind`` is appear, return, move or vanish.
 
     ``late`` marks one whose moment has passed, and that is run at once. An action that appears
-    with a ``reason`` is cancelled from the start: it says why it will not happen.
+    with a ``reason`` is cancelled from the start: it says why it will not happen. ``was`` is the
+    moment that a pending action had.
     """
 
     kind: str
@@ -144,6 +145,7 @@ class Change:
     expected_at: datetime | None
     reason: str = ""
     late: bool = False
+    was: datetime | None = None
 
 
 def define(
@@ -247,7 +249,7 @@ def revise(
         if (change := _change(known.get(place), one, now, past)) is not None
     ]
     changes += [
-        Change("vanish", one.key, one.occurrence, one.expected_at, REMOVED)
+        Change("vanish", one.key, one.occurrence, one.expected_at, REMOVED, was=one.expected_at)
         for place, one in known.items()
         if place not in wanted and one.state == "pending"
         if only is None or one.key in only
@@ -415,25 +417,26 @@ def _may_return(one: Standing) -> bool:
 
 
 def _change(known: Standing | None, wanted: Planned, now: datetime, past: str) -> Change | None:
+    was = None
     if known is None:
         kind = "appear"
     elif known.state == "pending":
         if known.expected_at == wanted.expected_at and not wanted.reason:
             return None
-        kind = "vanish" if wanted.reason else "move"
+        kind, was = "vanish" if wanted.reason else "move", known.expected_at
     elif known.state == "cancelled" and known.reason != PASSED and not wanted.reason:
         kind = "return"
     else:
         return None
-    return _placed(kind, wanted, now, past)
+    return _placed(kind, wanted, was, now, past)
 
 
-def _placed(kind: str, wanted: Planned, now: datetime, past: str) -> Change:
+def _placed(kind: str, wanted: Planned, was: datetime | None, now: datetime, past: str) -> Change:
     late = wanted.expected_at is not None and wanted.expected_at < now and not wanted.reason
     if late and past == PAST_SKIP:
         kind = "appear" if kind == "appear" else "vanish"
-        return Change(kind, wanted.key, wanted.occurrence, wanted.expected_at, PASSED)
-    return Change(kind, wanted.key, wanted.occurrence, wanted.expected_at, wanted.reason, late)
+        return Change(kind, wanted.key, wanted.occurrence, wanted.expected_at, PASSED, was=was)
+    return Change(kind, wanted.key, wanted.occurrence, wanted.expected_at, wanted.reason, late, was)
 
 
 def _changed_to(change: Change, now: datetime) -> Standing:

@@ -1,5 +1,6 @@
 """Timing: when a step of a sequence falls, said in plain words."""
 
+from collections.abc import Mapping
 from datetime import date
 
 from mcs.core import words
@@ -16,13 +17,14 @@ _FEW = 3
 _DAY_SECONDS = 86400
 
 
-def said(one: Definition, *, upcoming: bool = False) -> str:
+def said(one: Definition, *, upcoming: bool = False, names: Mapping[str, str] | None = None) -> str:
     """``2 days later, at 10:00, on weekdays only``; begins with a capital letter.
 
-    In an ``upcoming`` campaign what would be at once waits for its first day.
+    In an ``upcoming`` campaign what would be at once waits for its first day. ``names`` are what
+    people call the other steps, by their keys.
     """
     parts = [
-        _offset(one, "when the campaign begins" if upcoming else "at once"),
+        _offset(one, "when the campaign begins" if upcoming else "at once", names or {}),
         _window(one.interval.window),
         _days(one.interval),
         _excluded(one.interval),
@@ -48,9 +50,17 @@ def length(duration: Duration) -> str:
     return " ".join(words.count(number, unit) for number, unit in amounts if number) or "0 days"
 
 
-def _offset(one: Definition, at_once: str) -> str:
+def reference(key: str, occurrence: int, names: Mapping[str, str]) -> str:
+    """The action that a step comes after, by its step's name: ``“Email: Welcome”``, or the second
+    of a repeating one ``“Email: Welcome” (2)``; by its id where it has no name."""
+    if key not in names:
+        return action_id(key, occurrence, bool(occurrence))
+    return f"“{names[key]}”" + (f" ({occurrence})" if occurrence else "")
+
+
+def _offset(one: Definition, at_once: str, names: Mapping[str, str]) -> str:
     span, window = one.interval.offset, one.interval.window
-    parent = action_id(*one.after, bool(one.after[1])) if one.after else ""
+    parent = reference(*one.after, names) if one.after else ""
     if span == Span(Duration(), Duration()):
         if window is not None:
             return f"the next time of day after {parent}" if parent else "the next time of day"

@@ -111,6 +111,23 @@ def message(instance: Path, id: str) -> CaughtMessage | None:
     )
 
 
+def find(instance: Path, opaque: str, since: datetime) -> str | None:
+    """The id of the newest message of a delivery, which names itself so, that was caught since
+    then; None where none is kept."""
+    mark = f"\r\nX-MCS-Delivery: {opaque}\r\n".encode("ascii")
+    for path in _newest_first(instance, None):
+        try:
+            with open(path, "rb") as file:
+                envelope, headers = json.loads(file.readline()), file.read(SHOWN_IN_LIST)
+        except (OSError, ValueError):
+            continue  # Gone in the meantime: the oldest make room.
+        if mark in headers:
+            return str(int(path.stem))
+        if datetime.fromisoformat(envelope["received_at"]) < since:
+            return None
+    return None
+
+
 class Box:
     """The folder of caught messages, as its one writer holds it."""
 

@@ -22,7 +22,7 @@ from mcs.services import audiences, audit, outlook, planning, scenarios, sequenc
 from mcs.services.audiences import Audience
 from mcs.services.outlook import Upcoming
 from mcs.services.paging import At, Order, Page, read_number, turn
-from mcs.services.tallies import Effect, Tally
+from mcs.services.tallies import Effect, Period, Tally
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown, find_campaign
 
@@ -99,7 +99,7 @@ class Overview:
 class Withdrawal:
     """What switching off takes back, and what it does not: messages that are being sent.
 
-    ``actions`` of ``subjects`` are those of its sequence.
+    ``actions`` of ``subjects`` are those of its sequence, due in the ``period``.
     """
 
     sends: int
@@ -107,6 +107,7 @@ class Withdrawal:
     sending: int
     actions: int
     subjects: int
+    period: Period
 
 
 def create(
@@ -379,13 +380,14 @@ def overview(session: Session, now: datetime, campaign_id: int) -> Overview:
 def withdrawal(session: Session, now: datetime, campaign_id: int) -> Withdrawal:
     """What deactivating the campaign now would take back."""
     coming = outlook.upcoming(session, now, campaign_id=campaign_id)
-    pending, enrolled = subjects.affected(session, campaign_id)
+    pending, enrolled, period = subjects.affected(session, campaign_id)
     return Withdrawal(
         sends=len(coming),
         recipients=sum(one.recipients for one in coming),
         sending=len(outlook.being_sent(session, campaign_id)),
         actions=pending,
         subjects=enrolled,
+        period=period,
     )
 
 

@@ -24,6 +24,15 @@ from mcs.services.tallies import Effect, Tally
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown, find_campaign
 
+
+class StillNeeded(BadDefinition):
+    """A step that cannot go, since the step ``by`` comes after it."""
+
+    def __init__(self, key: str, by: str) -> None:
+        super().__init__(key, "", f"{by} comes after {key}: change or remove {by} first")
+        self.by = by
+
+
 # What is right for each part of a step, whatever the others are.
 _RIGHT: Mapping[str, Any] = {
     "offset": "0days",
@@ -137,7 +146,7 @@ def preview_put(
 
 
 def preview_remove(session: Session, now: datetime, campaign_id: int, key: str) -> Effect:
-    """What ``remove`` would change. Raises BadDefinition, Unknown."""
+    """What ``remove`` would change. Raises StillNeeded, Unknown."""
     return _effect(session, now, campaign_id, lambda steps: _without(steps, key))
 
 
@@ -184,7 +193,7 @@ def remove(
 ) -> Tally:
     """Take a step out of the sequence; what that changed. Its message stays, as a draft.
 
-    Raises BadDefinition where another step comes after it, Unknown.
+    Raises StillNeeded, Unknown.
     """
     with writing(session):
         definitions.load(session, campaign_id, to_edit=True)
@@ -237,9 +246,7 @@ def _without(steps: Sequence[Step], key: str) -> list[Step]:
         raise Unknown(f"step {key}")
     for step in steps:
         if step.after.partition(".")[0] == key:
-            raise BadDefinition(
-                key, "", f"{step.key} comes after {key}: change or remove {step.key} first"
-            )
+            raise StillNeeded(key, step.key)
     return [step for step in steps if step.key != key]
 
 

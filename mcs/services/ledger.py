@@ -60,6 +60,40 @@ def ledger(
     return turn(session, query, order, at, limit, Entry, lambda entry: entry.delivery.id)
 
 
+def entry(session: Session, delivery_id: int) -> Entry:
+    """One row of the ledger, of an emailer or a sequence. Raises Unknown."""
+    row = session.execute(
+        select(Delivery, Contact)
+        .join(Contact, Contact.id == Delivery.contact_id)
+        .where(Delivery.id == delivery_id)
+    ).first()
+    if row is None:
+        raise Unknown(f"delivery {delivery_id}")
+    return Entry(row[0], row[1])
+
+
+def of_actions(session: Session, action_ids: Collection[int]) -> dict[int, int]:
+    """The ids of the deliveries of these actions, by the actions' ids."""
+    rows = session.execute(
+        select(Delivery.action_id, Delivery.id).where(Delivery.action_id.in_(action_ids))
+    )
+    return {action_id: delivery_id for action_id, delivery_id in rows if action_id is not None}
+
+
+def of_message(session: Session, address: str, opaque: str) -> int | None:
+    """The id of the delivery that a message to an address is of, by what it says of itself."""
+    try:
+        key = parse_address(address).key
+    except BadAddress:
+        return None
+    # By the contact: there is no index on what a message is known by.
+    return session.scalar(
+        select(Delivery.id)
+        .join(Contact, Contact.id == Delivery.contact_id)
+        .where(Contact.email_key == key, Delivery.message_id == opaque)
+    )
+
+
 def doubts_of_sequence(
     session: Session,
     campaign_id: int,

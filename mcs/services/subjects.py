@@ -16,6 +16,7 @@ from mcs.core.states import ACTION_STATES
 from mcs.core.walltime import instant, local
 from mcs.models import Action, ActionDefinition, Campaign, Contact, Schedule
 from mcs.services.paging import LARGEST_BIG_ID, At, Order, Page, Rows, by_id, read_number, turn
+from mcs.services.tallies import Period
 from mcs.services.unknown import Unknown
 
 # Under way: something is still to come. Done: nothing is. Failed: something needs a person.
@@ -230,14 +231,16 @@ def summary(session: Session, campaign_id: int) -> Summary:
     )
 
 
-def affected(session: Session, campaign_id: int) -> tuple[int, int]:
-    """How many actions are pending, and of how many subjects: what switching off withdraws."""
+def affected(session: Session, campaign_id: int) -> tuple[int, int, Period]:
+    """How many actions are pending, of how many subjects, and when: what switching off
+    withdraws."""
+    moments = func.min(Action.expected_at), func.max(Action.expected_at)
     row = session.execute(
-        select(func.count(), func.count(func.distinct(Action.schedule_id)))
+        select(func.count(), func.count(func.distinct(Action.schedule_id)), *moments)
         .join(Schedule, Schedule.id == Action.schedule_id)
         .where(Schedule.campaign_id == campaign_id, Action.state == "pending")
     ).one()
-    return row[0], row[1]
+    return row[0], row[1], Period(row[2], row[3])
 
 
 def without_contact(session: Session, campaign_id: int, keys: Collection[str]) -> int:

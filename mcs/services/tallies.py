@@ -1,16 +1,48 @@
-"""Tallies: how many subjects and actions something moves, makes appear or vanish."""
+"""Tallies: how many subjects and actions something moves, makes appear or vanish, and when."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from mcs.core import sequences
 from mcs.core.sequences import Change
 
 
 @dataclass
+class Period:
+    """The first and the last of some moments; None where there is none."""
+
+    first: datetime | None = None
+    last: datetime | None = None
+
+    def take(self, at: datetime | None) -> None:
+        """Stretch it to a moment."""
+        if at is None:
+            return
+        if self.first is None or at < self.first:
+            self.first = at
+        if self.last is None or at > self.last:
+            self.last = at
+
+    def cover(self, other: "Period") -> None:
+        """Stretch it to all of another."""
+        self.take(other.first)
+        self.take(other.last)
+
+
+@dataclass
+class Shift:
+    """From when to when some actions go: the moments that they had, and those that they get."""
+
+    before: Period = field(default_factory=Period)
+    after: Period = field(default_factory=Period)
+
+
+@dataclass
 class Tally:
-    """How many subjects and actions something moves; ``by_key`` has the kinds of each step."""
+    """How many subjects and actions something moves; ``by_key`` has the kinds of each step, and
+    ``shifts`` from when to when those of a step and kind go."""
 
     subjects: int = 0
     appear: int = 0
@@ -19,6 +51,7 @@ class Tally:
     skipped: int = 0
     at_once: int = 0
     by_key: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    shifts: dict[tuple[str, str], Shift] = field(default_factory=lambda: defaultdict(Shift))
 
     def add(self, changes: Iterable[Change]) -> None:
         """Count the changes of one subject."""
@@ -29,7 +62,19 @@ class Tally:
             setattr(self, kind, getattr(self, kind) + 1)
             self.at_once += change.late
             self.by_key[change.key][kind] += 1
+            shift = self.shifts[change.key, kind]
+            shift.before.take(change.was)
+            if not change.reason:
+                shift.after.take(change.expected_at)
         self.subjects += seen
+
+    def period(self, kind: str) -> Period:
+        """When the actions of a kind are to be; of those that vanish, when they would have been."""
+        found = Period()
+        for (_, each), shift in self.shifts.items():
+            if each == kind:
+                found.cover(shift.before if kind == "vanish" else shift.after)
+        return found
 
 
 @dataclass(frozen=True)

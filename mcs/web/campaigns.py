@@ -5,6 +5,7 @@ from functools import cache
 from flask import Blueprint, flash, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
+from markupsafe import Markup
 
 from mcs.core import words
 from mcs.core.sequences import PAST, PAST_SKIP
@@ -12,13 +13,13 @@ from mcs.core.timelines import CAMPAIGN_STATES, today
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Campaign
-from mcs.services import campaigns, sequences
+from mcs.services import campaigns, definitions, sequences
 from mcs.services.campaigns import Fields, RefusedCampaign
 from mcs.services.tallies import Tally
 from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain
 from mcs.web.parts import Day, Rate, id_in, line, lines, place, queue, searched, settings, word
-from mcs.web.sequences import effects
+from mcs.web.sequences import effects, periods, titles
 
 bp = Blueprint("campaigns", __name__, url_prefix="/campaigns")
 
@@ -126,6 +127,7 @@ def _save(campaign: Campaign, form: CampaignForm, fields: Fields) -> ResponseRet
                 "campaigns/confirm.html",
                 campaign=campaign,
                 form=form,
+                titles=titles(campaign.id, definitions.steps_of(db.session(), campaign.id)),
                 effect=effect,
                 effects=effects,
                 action=request.path,
@@ -143,7 +145,8 @@ def ask_activate(campaign_id: int) -> str:
     campaign = find_campaign(db.session(), campaign_id)
     back = sequences.activation(db.session(), clock.now(), campaign_id)
     found = "Its scheduled scenarios are planned again, and go out at their times."
-    consequences = [found, *_come_back(back, "comes back", "come back")]
+    when = periods(back.period("appear"), campaign.timezone)
+    consequences = [found, *_come_back(back, "comes back", "come back", when)]
     return render_template(
         "confirm.html",
         question=f"Activate {campaign.name}?",
@@ -162,14 +165,17 @@ def activate(campaign_id: int) -> ResponseReturnValue:
     return redirect(f"/campaigns/{campaign_id}", 303)
 
 
-def _come_back(back: Tally, does: str, do: str) -> list[str]:
+def _come_back(back: Tally, does: str, do: str, when: str = "") -> list[str]:
     """What switching on brings back of a sequence, in sentences with numbers."""
-    lines = []
+    lines: list[str] = []
     if back.appear:
         lines.append(
-            f"{words.count(back.appear, 'action')} of its sequence"
-            f" {does if back.appear == 1 else do}, of"
-            f" {words.count(back.subjects, 'subject')}, counted from when each began."
+            Markup("{} of its sequence {}, of {}, counted from when each began{}.").format(
+                words.count(back.appear, "action"),
+                does if back.appear == 1 else do,
+                words.count(back.subjects, "subject"),
+                when,
+            )
         )
     if back.at_once:
         late = "is late and runs" if back.at_once == 1 else "are late and run"
@@ -231,8 +237,11 @@ def ask(campaign: Campaign, question: str, verb: str, also: str) -> str:
     ]
     if taken.actions:
         consequences.append(
-            f"{words.count(taken.actions, 'pending action')} of"
-            f" {words.count(taken.subjects, 'subject')} in its sequence will not happen."
+            Markup("{} of {} in its sequence will not happen{}.").format(
+                words.count(taken.actions, "pending action"),
+                words.count(taken.subjects, "subject"),
+                periods(taken.period, campaign.timezone),
+            )
         )
     if taken.sending:
         consequences.append(

@@ -13,6 +13,7 @@ from flask import Flask, current_app, request
 from markupsafe import Markup
 
 from mcs.core import words
+from mcs.services.tallies import Period
 
 THEME_COOKIE = "mcs_theme"
 THEMES = ("light", "dark")
@@ -33,7 +34,7 @@ NAVIGATION: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
         "/campaigns/",
         "Campaigns",
         "speakerphone",
-        ("campaigns", "imports", "sequences", "steps", "subjects"),
+        ("campaigns", "deliveries", "imports", "sequences", "steps", "subjects"),
     ),
     ("/scenarios/", "Scenarios", "mail", ("scenarios", "emailers")),
     ("/contacts/", "Contacts", "address-book", ("contacts",)),
@@ -48,6 +49,7 @@ def init_app(app: Flask) -> None:
         plural=words.count,
         error_words=words.error,
         moment=moment,
+        period=period,
         day=words.day,
         date_of=date_of,
         city=words.city,
@@ -70,13 +72,30 @@ def moment(instant: datetime | None, zone: str | ZoneInfo, form: str = "long") -
     """
     if instant is None:
         return Markup("–")
+    city = Markup(' <span class="zone">{}</span>').format(words.city(str(zone)))
+    return _time(instant, zone, form, "" if form == "date" else city)
+
+
+def period(moments: Period, zone: str | ZoneInfo) -> Markup:
+    """From the first to the last of some moments: ``Wed 25 Nov, 10:00 to Thu 26 Nov 2026, 09:00
+    Berlin``; empty where there is none."""
+    if moments.first is None or moments.last is None:
+        return Markup("")
+    last = moment(moments.last, zone)
+    first, end = (at.astimezone(ZoneInfo(str(zone))) for at in (moments.first, moments.last))
+    if f"{first:%F %R}" == f"{end:%F %R}":
+        return last
+    form = "short" if first.year == end.year else "long"
+    return Markup("{} to {}").format(_time(moments.first, zone, form), last)
+
+
+def _time(instant: datetime, zone: str | ZoneInfo, form: str, city: str = "") -> Markup:
     local = instant.astimezone(ZoneInfo(str(zone)))
-    city = words.city(str(zone))
     return Markup('<time datetime="{}" title="{}">{}{}</time>').format(
         local.isoformat(timespec="seconds"),
         f"{local:%A %-d %B %Y, %H:%M:%S} {zone} ({local:%Z})",
         local.strftime(MOMENTS[form]),
-        "" if form == "date" else Markup(' <span class="zone">{}</span>').format(city),
+        city,
     )
 
 

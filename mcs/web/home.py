@@ -12,10 +12,11 @@ from mcs.core.timelines import today
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Campaign
-from mcs.services import campaigns, health, outlook, samples, subjects
+from mcs.services import campaigns, definitions, health, outlook, samples, subjects
 from mcs.services.outlook import Upcoming
 from mcs.services.subjects import Coming
 from mcs.web.parts import queue, settings
+from mcs.web.sequences import names
 
 bp = Blueprint("home", __name__)
 
@@ -30,9 +31,7 @@ def index() -> str:
         "home/index.html",
         today=today(now, str(settings().timezone)),
         any_campaign=campaigns.any_campaign(session),
-        days=by_day(
-            outlook.upcoming(session, now, days=DAYS), subjects.coming(session, now, days=DAYS)
-        ),
+        days=by_day(outlook.upcoming(session, now, days=DAYS), _named_steps(now)),
         going=outlook.being_sent(session),
         needs=outlook.needs(session, now),
         parts=health.parts(session, queue(), current_app.extensions["mailserver"]),
@@ -66,9 +65,21 @@ class Line:
     noun: str
 
 
-def by_day(emails: list[Upcoming], steps: list[Coming]) -> list[tuple[date, list[Line]]]:
+def _named_steps(now: datetime) -> list[tuple[Coming, str]]:
+    """What sequences do in the days to come, each with what its step is called."""
+    coming = subjects.coming(db.session(), now, days=DAYS)
+    called = {
+        campaign_id: names(campaign_id, definitions.steps_of(db.session(), campaign_id))
+        for campaign_id in {one.campaign.id for one in coming}
+    }
+    return [(one, called[one.campaign.id].get(one.key, one.key)) for one in coming]
+
+
+def by_day(
+    emails: list[Upcoming], steps: list[tuple[Coming, str]]
+) -> list[tuple[date, list[Line]]]:
     """Grouped by the day on which each goes out in its campaign's own calendar."""
-    lines = [_of_scenario(one) for one in emails] + [_of_step(one) for one in steps]
+    lines = [_of_scenario(one) for one in emails] + [_of_step(*one) for one in steps]
     ordered = sorted(lines, key=lambda line: (line.day, line.at, line.href))
     return [(day, list(ones)) for day, ones in groupby(ordered, key=lambda line: line.day)]
 
@@ -85,11 +96,11 @@ def _of_scenario(one: Upcoming) -> Line:
     )
 
 
-def _of_step(one: Coming) -> Line:
+def _of_step(one: Coming, name: str) -> Line:
     return Line(
         _day(one.first_at, one.campaign),
         one.first_at,
-        f"Step {one.key}",
+        name,
         f"/campaigns/{one.campaign.id}/sequence/actions?state=pending&step={one.key}",
         one.campaign,
         one.number,

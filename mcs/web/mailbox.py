@@ -4,7 +4,9 @@ from email.message import EmailMessage
 
 from flask import Blueprint, Response, abort, render_template, request
 
+from mcs.extensions import db
 from mcs.gateways import catcher
+from mcs.services import ledger
 from mcs.web.parts import settings
 from mcs.web.scenarios import sandboxed
 
@@ -57,6 +59,7 @@ def show(message_id: str) -> str:
         views=VIEWS,
         headers=_headers(message.parsed),
         source=message.raw.decode("utf-8", "replace"),
+        delivery_id=_delivery_of(message),
         zone=settings().timezone,
     )
 
@@ -66,6 +69,14 @@ def html(message_id: str) -> Response:
     """The frame's page: the html part, its links in new tabs."""
     message = _found(message_id)
     return sandboxed('<base target="_blank">' + message.html, POLICY)
+
+
+def _delivery_of(message: catcher.CaughtMessage) -> int | None:
+    """The ledger's row that the message is of; a test has none."""
+    opaque = str(message.parsed["X-MCS-Delivery"] or "")
+    if not opaque or not message.envelope_to:
+        return None
+    return ledger.of_message(db.session(), message.envelope_to[0], opaque)
 
 
 def _found(message_id: str) -> catcher.CaughtMessage:

@@ -4,6 +4,7 @@ from datetime import timedelta
 from urllib.parse import quote, urlsplit
 
 from flask import Flask, Response, current_app, redirect, request
+from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask_login import current_user
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -58,11 +59,23 @@ def init_app(app: Flask, settings: Settings) -> None:
         WTF_CSRF_SSL_STRICT=False,
         SEND_FILE_MAX_AGE_DEFAULT=timedelta(days=365),
     )
+    app.session_interface = Sessions()
     app.before_request(allow_large_uploads)
     app.before_request(require_sign_in)
     csrf.init_app(app)
     login.init_app(app)
     app.after_request(add_headers)
+
+
+class Sessions(SecureCookieSessionInterface):
+    """Flask's sessions in signed cookies, whose answers to a POST a browser can go back to."""
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        super().save_session(app, session, response)
+        if request.method == "POST":
+            # Back shows such a page as it was kept, or "confirm form resubmission" where the next
+            # page set another cookie. Nobody shares it: Cache-Control says private.
+            response.vary.discard("Cookie")
 
 
 def allow_large_uploads() -> None:

@@ -1,12 +1,15 @@
 """The pages of a campaign's sequence: its steps as a list, and enrolling."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Blueprint, flash, redirect, render_template, request
 from flask_login import current_user
+from markupsafe import Markup
 from werkzeug.wrappers import Response
 from wtforms.validators import InputRequired
 
@@ -14,7 +17,7 @@ from mcs.core import posts, timelines, timing, words
 from mcs.core.sequences import Planned
 from mcs.extensions import db
 from mcs.gateways import clock
-from mcs.models import Campaign
+from mcs.models import Campaign, Scenario
 from mcs.services import (
     actions,
     campaigns,
@@ -28,8 +31,10 @@ from mcs.services import (
 )
 from mcs.services.callbacks import NOTIFY, WEBHOOK
 from mcs.services.definitions import SEND_EMAIL, Step
-from mcs.services.tallies import Tally
+from mcs.services.scenarios import Fields
+from mcs.services.tallies import Period, Tally
 from mcs.services.unknown import find_campaign
+from mcs.web import frame
 from mcs.web.forms import Form, complain
 from mcs.web.parts import id_in, line, queue
 
@@ -52,12 +57,17 @@ def show(campaign_id: int) -> str:
     steps = definitions.steps_of(session, campaign_id)
     found = definitions.read(steps)
     emails = [step.key for step in steps if step.callback == SEND_EMAIL]
+    told = titles(campaign_id, steps)
+    called = told_apart(told)
+    waits = upcoming(campaign, now)
     return render_template(
         "sequences/show.html",
         campaign=campaign,
         steps=steps,
-        said={one.key: timing.said(one, upcoming=upcoming(campaign, now)) for one in found},
-        titles=titles(campaign_id, steps),
+        said={one.key: timing.said(one, upcoming=waits, names=called) for one in found},
+        parents={one.key: timing.reference(*one.after, called) for one in found if one.after},
+        titles=told,
+        names=called,
         moments=moments_of(campaign_id, None),
         counts=subjects.counts_by_step(session, campaign_id),
         status=actions.status(session, now, [campaign_id]),
@@ -91,22 +101,44 @@ def upcoming(campaign: Campaign, now: datetime) -> bool:
     return timelines.today(now, campaign.timezone) < campaign.start_date
 
 
-def titles(campaign_id: int, steps: Sequence[Step]) -> dict[str, tuple[str, str]]:
-    """What each step does, in a few words, and a second line: a subject, or where it goes."""
+@dataclass(frozen=True)
+class Title:
+    """What a step does, in a few words, and a second line: a subject, or what is posted."""
+
+    name: str
+    detail: str = ""
+
+
+def titles(campaign_id: int, steps: Sequence[Step]) -> dict[str, Title]:
+    """What each step does, by its id: to be shown beside that."""
     found = messages.messages_of(db.session(), campaign_id, steps)
-    said = {}
-    for step in steps:
-        message = found.get(step.key)
-        if message is not None:
-            said[step.key] = (message.name, message.subject)
-        elif step.callback == WEBHOOK:
-            host = urlsplit(str(step.config.get("url", ""))).netloc
-            said[step.key] = ("Webhook", host)
-        elif step.callback == NOTIFY:
-            said[step.key] = (KINDS[NOTIFY], posts.masked(step.config.get("url", "")))
-        else:
-            said[step.key] = (KINDS.get(step.callback, step.callback), "")
-    return said
+    return {step.key: title(step, found.get(step.key)) for step in steps}
+
+
+def title(step: Step, message: Scenario | Fields | None) -> Title:
+    """What a step does, which sends this message if it is an email."""
+    if message is not None:
+        return Title(f"Email: {message.name}", message.subject)
+    url = str(step.config.get("url", ""))
+    if step.callback == WEBHOOK:
+        return Title(f"Webhook to {urlsplit(url).hostname}")
+    if step.callback == NOTIFY:
+        return Title(f"Post to {posts.named(url)}", str(step.config.get("text", "")))
+    return Title(KINDS.get(step.callback, step.callback))
+
+
+def names(campaign_id: int, steps: Sequence[Step]) -> dict[str, str]:
+    """What each step is called where its id does not stand beside it: two that do the same are
+    told apart by theirs."""
+    return told_apart(titles(campaign_id, steps))
+
+
+def told_apart(found: Mapping[str, Title]) -> dict[str, str]:
+    often = Counter(one.name for one in found.values())
+    return {
+        key: f"{one.name} ({key})" if often[one.name] > 1 else one.name
+        for key, one in found.items()
+    }
 
 
 def moments_of(campaign_id: int, steps: Sequence[Step] | None) -> dict[str, list[Planned]]:
@@ -133,6 +165,12 @@ def effects(tally: Tally) -> list[str]:
     if tally.at_once:
         lines.append(f"{count(tally.at_once, 'of them runs', 'of them run')} at once.")
     return lines
+
+
+def periods(moments: Period, zone: str) -> Markup:
+    """Some moments as the end of a sentence, in brackets; nothing where there is none."""
+    said = frame.period(moments, zone)
+    return Markup(" ({})").format(said) if said else said
 
 
 def lateness(seconds: float | None) -> str:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from flask import Blueprint, abort, current_app, flash, redirect, render_template, request
 from flask_login import current_user
+from markupsafe import Markup
 from werkzeug.wrappers import Response
 from wtforms import HiddenField, IntegerField, PasswordField, RadioField, SelectMultipleField
 from wtforms.fields.choices import SelectChoice, SelectField
@@ -24,12 +25,25 @@ from mcs.models import Campaign, Scenario
 from mcs.services import attributes, definitions, editing, messages, previews
 from mcs.services.callbacks import NOTIFY, WEBHOOK, usual_attempts
 from mcs.services.definitions import MOST_ATTEMPTS, SEND_EMAIL, Step
+from mcs.services.editing import StillNeeded
 from mcs.services.scenarios import Fields, Refused
 from mcs.services.tallies import Effect
 from mcs.services.unknown import find_campaign
 from mcs.web.forms import Form, complain, trimmed
 from mcs.web.parts import by_htmx, id_in, line, lines, settings
-from mcs.web.sequences import HERE, KINDS, SHOWN, effects, moments_of, upcoming
+from mcs.web.sequences import (
+    HERE,
+    KINDS,
+    SHOWN,
+    effects,
+    moments_of,
+    names,
+    periods,
+    title,
+    titles,
+    told_apart,
+    upcoming,
+)
 
 bp = Blueprint("steps", __name__)
 
@@ -90,14 +104,19 @@ class StepForm(Form):
         """What an email step sends."""
         return None
 
-    def offer(self, steps: Sequence[Step], key: str) -> None:
+    def offer(self, steps: Sequence[Step], key: str, called: Mapping[str, str]) -> None:
         """What the step may come after: the others, and some occurrences of those that repeat."""
-        names = [name for one in steps if one.key != key for name in occurrences(one)]
-        if self.after.data and self.after.data not in names:
-            names.append(self.after.data)
+        known = {
+            action: timing.reference(one.key, occurrence, called)
+            for one in steps
+            if one.key != key
+            for action, occurrence in occurrences(one)
+        }
+        if self.after.data:
+            known.setdefault(self.after.data, self.after.data)
         self.after.choices = [
             SelectChoice("", "the moment somebody joins"),
-            *(SelectChoice(name, f"{name} being done") for name in names),
+            *(SelectChoice(action, f"{name} being done") for action, name in known.items()),
         ]
 
 
@@ -152,13 +171,13 @@ FORMS: dict[str, type[StepForm]] = {
 }
 
 
-def occurrences(step: Step) -> list[str]:
-    """The names of a step's actions: the first few, where it repeats."""
+def occurrences(step: Step) -> list[tuple[str, int]]:
+    """The ids of a step's actions, each with its number: the first few, where it repeats."""
     if not step.repeat:
-        return [step.key]
+        return [(step.key, 0)]
     repeat = definitions.read([replace(step, after="")])[0].repeat
     most = OFFERED if repeat is None or repeat.times is None else min(repeat.times, OFFERED)
-    return [core.action_id(step.key, number + 1, True) for number in range(most)]
+    return [(core.action_id(step.key, number, True), number) for number in range(1, most + 1)]
 
 
 def begin(
@@ -255,8 +274,7 @@ def _save(campaign: Campaign, kind: str, known: Step | None) -> Any:
         return _form(campaign, kind, form, known), 422
     except Refused as refused:
         return _form(campaign, kind, form, known, refused.problems), 422
-    said = effects(tally)
-    flash(" ".join([f"The step {step.key} is saved.", *said]))
+    flash(" ".join([f"The step {_name(campaign.id, step.key)} is saved.", *effects(tally)]))
     return redirect(f"/campaigns/{campaign.id}/sequence", 303)
 
 
@@ -278,12 +296,22 @@ def _complain(form: StepForm, key: str, error: BadDefinition) -> None:
         complain(form, "", f"{error}.")
 
 
+def _name(campaign_id: int, key: str) -> str:
+    """What a saved step is called, in a sentence; its id where somebody has just removed it."""
+    called = names(campaign_id, definitions.steps_of(db.session(), campaign_id))
+    return f"“{called.get(key, key)}”"
+
+
 def _ask(campaign: Campaign, form: StepForm, step: Step, effect: Effect) -> str:
+    steps = definitions.steps_of(db.session(), campaign.id)
+    found = titles(campaign.id, steps) | {step.key: title(step, form.message())}
     return render_template(
         "steps/confirm.html",
         campaign=campaign,
         form=form,
         step=step,
+        name=told_apart(found)[step.key],
+        titles=found,
         effect=effect,
         effects=effects,
         action=request.full_path.rstrip("?"),
@@ -300,7 +328,8 @@ def _form(
 ) -> str:
     session = db.session()
     steps = definitions.steps_of(session, campaign.id)
-    form.offer(steps, known.key if known else "")
+    called = names(campaign.id, steps)
+    form.offer(steps, known.key if known else "", called)
     for problem in problems:
         if problem.fatal and problem.field in form:
             complain(form, problem.field, problem.text)
@@ -320,6 +349,7 @@ def _form(
         kinds=KINDS,
         form=form,
         known=known,
+        name=called.get(known.key, known.key) if known else "",
         notice=notice,
         message=messages.message_of(session, campaign.id, known) if known else None,
         most_attempts=MOST_ATTEMPTS,
@@ -337,15 +367,16 @@ def _checked(
     steps = definitions.steps_of(session, campaign.id)
     others = [one for one in steps if one.key != step.key]
     said, moments, wrong = "", [], ""
-    waits = upcoming(campaign, clock.now())
+    waits, called = upcoming(campaign, clock.now()), names(campaign.id, steps)
     try:
         (alone,) = definitions.read([replace(step, after="", max_attempts=1)])
-        said = timing.said(alone, upcoming=waits)
+        said = timing.said(alone, upcoming=waits, names=called)
         together = [step if one.key == step.key else one for one in steps]
         together = together if step in together else [*others, step]
         moments = moments_of(campaign.id, together).get(step.key, [])
         read = definitions.read(together)
-        said = next(timing.said(one, upcoming=waits) for one in read if one.key == step.key)
+        (whole,) = (one for one in read if one.key == step.key)
+        said = timing.said(whole, upcoming=waits, names=called)
     except BadDefinition as error:
         wrong = str(error) if error.key not in (step.key, "") else error.reason
     found: list[Problem] = []
@@ -430,20 +461,21 @@ def ask_remove(campaign_id: int, key: str) -> Any:
     known = editing.find_step(db.session(), campaign_id, key)
     try:
         effect = editing.preview_remove(db.session(), clock.now(), campaign_id, key)
-    except BadDefinition as error:
-        flash(f"{error.reason[:1].upper()}{error.reason[1:]}.", "error")
-        return redirect(f"/campaigns/{campaign_id}/sequence", 303)
-    vanish = effect.skip.vanish
+    except StillNeeded as refusal:
+        return _needed(campaign_id, refusal)
+    lost = effect.skip
+    period = periods(lost.period("vanish"), find_campaign(db.session(), campaign_id).timezone)
     kept = "What has been done stays in everybody’s history."
     if known.callback == SEND_EMAIL:
         kept += " Its message stays among the scenarios, as a draft."
     return render_template(
         "confirm.html",
-        question=f"Remove the step {key}?",
+        question=f"Remove the step {_name(campaign_id, key)}?",
         consequences=[
-            f"{words.count(vanish, 'action')} of {words.count(effect.skip.subjects, 'subject')}"
-            " will not happen."
-            if vanish
+            Markup("{} of {} will not happen{}.").format(
+                words.count(lost.vanish, "action"), words.count(lost.subjects, "subject"), period
+            )
+            if lost.vanish
             else "Nobody waits for it.",
             kept,
         ],
@@ -455,11 +487,20 @@ def ask_remove(campaign_id: int, key: str) -> Any:
 
 @bp.post(id_in(f"{HERE}/steps/<key>/remove"))
 def remove(campaign_id: int, key: str) -> Response:
+    editing.find_step(db.session(), campaign_id, key)
+    name = _name(campaign_id, key)
     try:
         tally = editing.remove(db.session(), clock.now(), campaign_id, key, by=current_user.id)
-        flash(" ".join([f"The step {key} is removed.", *effects(tally)]))
-    except BadDefinition as error:
-        flash(f"{error.reason[:1].upper()}{error.reason[1:]}.", "error")
+    except StillNeeded as refusal:
+        return _needed(campaign_id, refusal)
+    flash(" ".join([f"The step {name} is removed.", *effects(tally)]))
+    return redirect(f"/campaigns/{campaign_id}/sequence", 303)
+
+
+def _needed(campaign_id: int, refusal: StillNeeded) -> Response:
+    """Back to the list, where the step that comes after can be changed first."""
+    by, name = (_name(campaign_id, key) for key in (refusal.by, refusal.key))
+    flash(f"{by} comes after {name}: change or remove that one first.", "error")
     return redirect(f"/campaigns/{campaign_id}/sequence", 303)
 
 

@@ -9,12 +9,12 @@ from werkzeug.wrappers import Response
 from mcs.core import words
 from mcs.extensions import db
 from mcs.gateways import clock
-from mcs.services import definitions, failures, schedules, subjects
+from mcs.services import definitions, failures, ledger, schedules, subjects
 from mcs.services.schedules import Subject
 from mcs.services.subjects import Enrolled
 from mcs.services.unknown import find_campaign
 from mcs.web.parts import LARGEST_BIG_ID, LARGEST_ID, id_in, place, searched, word
-from mcs.web.sequences import HERE, titles
+from mcs.web.sequences import HERE, names, titles
 
 bp = Blueprint("subjects", __name__)
 
@@ -38,6 +38,7 @@ def index(campaign_id: int) -> str:
         filtered=any(filters.values()),
         states=subjects.STATES,
         steps=steps,
+        names=names(campaign_id, steps),
         summary=subjects.summary(db.session(), campaign_id),
     )
 
@@ -60,6 +61,7 @@ def actions(campaign_id: int) -> str:
         states=subjects.OUTCOMES,
         steps=steps,
         titles=titles(campaign_id, steps),
+        names=names(campaign_id, steps),
         retriable=failures.retriable(db.session(), campaign_id, filters["step"]),
         now=clock.now(),
     )
@@ -71,12 +73,14 @@ def show(campaign_id: int, schedule_id: int) -> str:
     campaign = find_campaign(session, campaign_id)
     enrolled = subjects.find(session, campaign_id, schedule_id)
     runs = subjects.runs(session, enrolled.schedule)
+    page = subjects.actions(session, campaign_id, schedule_id=schedule_id, at=place(), limit=100)
     return render_template(
         "subjects/show.html",
         campaign=campaign,
         enrolled=enrolled,
         schedule=enrolled.schedule,
-        page=subjects.actions(session, campaign_id, schedule_id=schedule_id, at=place(), limit=100),
+        page=page,
+        sent=ledger.of_actions(session, [row.action.id for row in page.rows]),
         titles=titles(campaign_id, definitions.steps_of(session, campaign_id)),
         runs=runs,
         latest=runs[0].id == schedule_id,
@@ -209,7 +213,8 @@ def ask_retry(campaign_id: int) -> str:
     campaign = find_campaign(db.session(), campaign_id)
     step = _step(campaign_id)
     number = failures.retriable(db.session(), campaign_id, step)
-    of_step = f" of the step {step}" if step else ""
+    steps = definitions.steps_of(db.session(), campaign_id)
+    of_step = f" of the step “{names(campaign_id, steps).get(step, step)}”" if step else ""
     return render_template(
         "confirm.html",
         question=f"Try the failed actions{of_step} again?",

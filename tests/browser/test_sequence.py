@@ -148,11 +148,24 @@ def edit_a_step(viewer: Viewer, page: Page, here: str) -> None:
     page.goto(f"{here}/steps/how")
     page.get_by_label("How long after").fill("1day")
     page.get_by_role("button", name="Save the step").click()
-    expect(page.get_by_role("heading", name="Save the step how?")).to_be_visible()
+    expect(
+        page.get_by_role("heading", name="Save the step “Email: How is it growing?”?")
+    ).to_be_visible()
     viewer.look("step-confirm")
     page.get_by_label(re.compile("Run it at once")).check()
     page.get_by_role("button", name="Save the step").click()
-    expect(page.get_by_text("The step how is saved.")).to_be_visible()
+    expect(page.get_by_text("The step “Email: How is it growing?” is saved.")).to_be_visible()
+    back_through_what_was_asked(page)
+
+
+def back_through_what_was_asked(page: Page) -> None:
+    """No "confirm form resubmission" stands in the way, neither at the question nor at the form."""
+    page.go_back()
+    expect(
+        page.get_by_role("heading", name="Save the step “Email: How is it growing?”?")
+    ).to_be_visible()
+    page.go_back()
+    expect(page.get_by_label("How long after")).to_be_visible()
 
 
 def pages(app: Flask) -> set[str]:

@@ -284,6 +284,10 @@ def leave_by_the_link_in_a_message(viewer: Viewer) -> None:
     viewer.look("mailbox")
     page.get_by_role("link", name="zoe.adler@mail.example").first.click()
     viewer.look("message")
+    page.get_by_role("link", name="See its row of the ledger").click()
+    expect(page.get_by_role("heading", name="First crates")).to_contain_text("Sent")
+    viewer.look("delivery")
+    page.get_by_role("link", name="See it in the mailbox").click()
     for view in ("Text", "Headers", "Source"):
         page.get_by_role("link", name=view).click()
         viewer.look(f"message-{view.lower()}")

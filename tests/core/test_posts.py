@@ -19,7 +19,7 @@ ANN = {"name": "Ann Lee", "email": "ann@people.example", "attributes": {"city": 
 )
 def test_services(url: str, name: str) -> None:
     assert posts.service(url) == name
-    assert posts.masked(url) == f"{url.partition('://')[0]}://…"
+    assert posts.named(url) == name
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_refusal_keeps_the_secret() -> None:
     with pytest.raises(BadPost) as refusal:
         posts.service("json://user:hunter2secret@localhost/")
     assert "hunter2secret" not in str(refusal.value)
-    assert posts.masked("json://user:hunter2secret@localhost/") == "…"
+    assert posts.named("json://user:hunter2secret@localhost/") == "a channel"
 
 
 @pytest.mark.parametrize(

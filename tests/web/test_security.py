@@ -94,6 +94,16 @@ def test_pages_carry_the_security_headers(stranger: Visitor) -> None:
     assert "Strict-Transport-Security" not in headers
 
 
+def test_a_browser_can_go_back_to_what_a_post_answered(olga: Visitor) -> None:
+    page = olga.get("/campaigns/new")
+    assert page.headers["Vary"] == "Cookie"
+    refused = olga.post("/campaigns/new", {"name": ""})
+    assert refused.status_code == 422
+    # Kept by the browser for itself, whatever cookie the page after it sets.
+    assert refused.headers["Cache-Control"] == "private, no-cache"
+    assert "Vary" not in refused.headers
+
+
 def test_no_template_has_a_script_or_style_of_its_own() -> None:
     # The preview's frame is a document of its own, in a sandbox, with its own policy.
     frames = {config.ROOT / "templates" / "scenarios" / "frame.html"}

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mcs.gateways import clock
+from mcs.gateways.catcher import Box
 from mcs.models import Action, Campaign, Delivery
 from mcs.services import deliveries, email_actions, schedules, sequences
 from mcs.services.definitions import SEND_EMAIL, Step
@@ -138,3 +139,27 @@ def test_the_page_of_a_contact_shows_what_sequences_sent(
     page = words(olga.get(f"/contacts/{delivery.contact_id}"))
     assert "Welcome" in page
     assert "After purchase" in page
+
+
+def test_a_step_leads_to_its_message_in_the_ledger_and_in_the_mailbox_and_back(
+    olga: Visitor, app: Flask, session: Session, now: datetime, campaign: Campaign
+) -> None:
+    base = f"/campaigns/{campaign.id}/sequence"
+    ann, bob = session.scalars(select(Delivery).order_by(Delivery.id)).all()
+    one, other = f"/deliveries/{ann.id}", f"/deliveries/{bob.id}"
+    for path in (f"{base}/subjects/1", f"/contacts/{ann.contact_id}"):
+        page = olga.get(path).text
+        assert f'href="{one}"' in page and f'href="{other}"' not in page, path
+    letter = f"Subject: Hello\r\nX-MCS-Delivery: {ann.message_id}\r\n\r\nDear Ann\r\n".encode()
+    box = Box(app.config["SETTINGS"].instance)
+    box.add(now, "ada@shop.example", ["ann@people.example"], letter)
+    box.add(now, "ada@shop.example", ["bob@people.example"], b"Subject: A test\r\n\r\nHello\r\n")
+    row = olga.get(one)
+    assert "Welcome In doubt What became of the message to" in words(row)
+    assert ann.message_id in words(row)
+    for href in ("/mailbox/1", f"{base}/subjects/1", f"/contacts/{ann.contact_id}"):
+        assert f'href="{href}"' in row.text
+    assert f'href="{one}"' in olga.get("/mailbox/1").text
+    assert "/deliveries/" not in olga.get("/mailbox/2").text
+    assert 'href="/mailbox/1"' not in olga.get(other).text
+    assert olga.get("/deliveries/999").status_code == 404

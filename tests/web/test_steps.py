@@ -122,7 +122,8 @@ def test_what_is_at_once_waits_for_the_first_day_of_an_upcoming_campaign(
     time.now -= 3 * DAY
     page = words(olga.get(here))
     assert "When the campaign begins Mon 23 Nov 2026, 00:00 Berlin , in 2 days" in page
-    assert "At once" not in page and "Right after told" in page
+    assert "At once" not in page
+    assert "Right after “Webhook to hooks.example.com (told)”" in page
     assert "When the campaign begins" in words(olga.get(f"{here}/steps/told"))
     assert "When the campaign begins" in words(
         olga.post(f"{here}/check?kind=webhook", HOOK | {"key": "new"})
@@ -135,12 +136,12 @@ def test_steps_show_their_interval_and_the_dates_of_who_joins_now(olga: Visitor,
     add(olga, here, HOOK, key="later", offset="4days", time="10:00-15:00", days=["mon", "fri"])
     add(olga, here, HOOK, key="thanks", offset="1day", after="hello")
     page = words(olga.get(here))
-    assert "Webhook told hooks.example.com At once Mon 23 Nov 2026, 10:00 Berlin" in page
-    assert "Two days on hello" in page
+    assert "Webhook to hooks.example.com told At once Mon 23 Nov 2026, 10:00 Berlin" in page
+    assert "Email: Two days on hello How is it" in page
     assert "2 days later, at 10:00 Wed 25 Nov 2026, 10:00 Berlin , in 2 days" in page
     assert "4 days later, between 10:00 and 15:00, on Mon and Fri only Fri 27 Nov 2026" in page
-    assert "1 day after hello Thu 26 Nov 2026, 10:00 Berlin" in page
-    assert "If hello fails: waits until somebody tries that one again." in page
+    assert "1 day after “Email: Two days on” Thu 26 Nov 2026, 10:00 Berlin" in page
+    assert "If “Email: Two days on” fails: waits until somebody tries that one again." in page
     assert SECRET not in olga.get(f"{here}/steps/told").text
 
 
@@ -152,6 +153,7 @@ def test_the_message_of_a_step_is_written_with_it_and_is_no_draft_of_the_campaig
     assert (scenario.subject, scenario.date, scenario.time) == (EMAIL["subject"], None, None)
     step = fresh(session).scalars(select(ActionDefinition)).one()
     assert step.config == {"scenario": scenario.id}
+    assert "The step “Email: Two days on” is saved." in words(olga.get(here))
     assert "Two days on" not in words(olga.get("/scenarios/"))
     assert "No message yet" in words(olga.get(f"/campaigns/{campaign.id}"))
     assert olga.get(f"/scenarios/{scenario.id}").location == f"{here}/steps/hello"
@@ -274,7 +276,7 @@ def test_a_notice_keeps_its_service_to_itself(olga: Visitor, session: Session, h
     assert answer.status_code == 303, words(answer)
     for page in (here, f"{here}/steps/told"):
         assert "JHMHI8" not in olga.get(page).text
-    assert "discord://…" in words(olga.get(here))
+    assert "Post to Discord told Sold!" in words(olga.get(here))
     olga.post(f"{here}/steps/told", fields | {"service": "", "text": "Sold again!"})
     config = fresh(session).scalars(select(ActionDefinition)).one().config
     assert (config["url"], config["text"]) == (fields["service"], "Sold again!")
@@ -304,7 +306,12 @@ def test_an_edit_says_in_numbers_what_moves_before_it_is_saved(
     question = olga.post(f"{here}/steps/second", typed)
     assert question.status_code == 200
     page = words(question)
-    assert "Save the step second? This changes what 2 subjects in the sequence get." in page
+    name = "Webhook to hooks.example.com (second)"
+    assert f"Save the step “{name}”? This changes what 2 subjects in the sequence get." in page
+    assert (
+        "Webhook to hooks.example.com second 2 move"
+        " Fri 27 Nov 2026, 10:00 Berlin Sat 28 Nov 2026, 11:00 Berlin"
+    ) in page
     assert "2 actions move to another moment." in page
     assert "What then?" not in page
     assert actions(session) == before
@@ -338,6 +345,7 @@ def test_a_moment_that_has_passed_is_skipped_or_run_and_what_comes_after_is_coun
     typed = HOOK | {"key": "ask", "offset": "2days", "secret": ""}
     olga.get(f"{here}/steps/ask")
     page = words(olga.post(f"{here}/steps/ask", typed))
+    assert "ask 3 move Wed 2 Dec 2026, 10:00 Berlin Wed 25 Nov 2026, 10:00 Berlin" in page
     assert "For some, the new moment has passed already. What then?" in page
     assert "Leave it out for them 6 actions vanish. 3 actions are left out for good." in page
     assert (
@@ -364,6 +372,7 @@ def test_a_new_step_appears_for_those_under_way(
     question = olga.post(path, EMAIL)
     assert question.status_code == 200
     assert "2 actions appear." in words(question)
+    assert "Email: Two days on hello 2 appear – Wed 25 Nov 2026, 10:00 Berlin" in words(question)
     hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', question.text))
     assert hidden["content"] == EMAIL["content"]
     assert olga.post(path, EMAIL | {"past": "skip"}).status_code == 303
@@ -393,10 +402,14 @@ def test_a_step_is_removed_after_a_question_with_numbers(
     enrol(session, now, campaign, "Ann", "Bob")
     answer = olga.get(f"{here}/steps/hello/remove")
     assert answer.location == here
-    assert "Thanks comes after hello: change or remove thanks first." in words(olga.get(here))
+    assert (
+        "“Webhook to hooks.example.com (thanks)” comes after “Email: Two days on”: change or remove"
+        " that one first."
+    ) in words(olga.get(here))
     olga.post(f"{here}/steps/thanks/remove")
     question = words(olga.get(f"{here}/steps/hello/remove"))
-    assert "2 actions of 2 subjects will not happen." in question
+    assert "Remove the step “Email: Two days on”?" in question
+    assert "2 actions of 2 subjects will not happen ( Wed 25 Nov 2026, 10:00 Berlin )." in question
     assert "Its message stays among the scenarios, as a draft." in question
     assert olga.post(f"{here}/steps/hello/remove").status_code == 303
     assert olga.post(f"{here}/steps/hello/remove").status_code == 404

@@ -299,12 +299,16 @@ def test_switching_off_and_on_says_in_numbers_what_it_does_to_actions(
     run(sessions, now)
     base = f"/campaigns/{campaign.id}"
     question = words(olga.get(f"{base}/deactivate"))
-    assert "4 pending actions of 2 subjects in its sequence will not happen." in question
+    assert (
+        "4 pending actions of 2 subjects in its sequence will not happen"
+        " ( Wed 25 Nov, 10:00 to Fri 27 Nov 2026, 10:00 Berlin )."
+    ) in question
     olga.post(f"{base}/deactivate")
     assert "switched off, so nothing of its sequence happens" in words(olga.get(here))
     time.now = now + 3 * DAY
     question = words(olga.get(f"{base}/activate"))
-    assert "4 actions of its sequence come back, of 2 subjects" in question
+    assert "4 actions of its sequence come back, of 2 subjects, counted from when" in question
+    assert "( Wed 25 Nov, 10:00 to Fri 27 Nov 2026, 10:00 Berlin )" in question
     assert "2 of them are late and run at once." in question
     olga.post(f"{base}/activate")
     assert (
@@ -368,9 +372,15 @@ def test_home_has_the_steps_of_the_next_7_days_and_what_is_overdue(
     enrol(session, now + DAY, campaign, "Carol")
     time.now = now + timedelta(minutes=1)
     page = words(olga.get("/"))
-    assert "Tue 24 Nov 10:00 Berlin Step action1 After purchase 1 action" in page
-    assert "Wed 25 Nov 10:00 Berlin Step action2 After purchase 2 actions" in page
-    assert "Sat 28 Nov 10:00 Berlin Step action3" in page
+    assert (
+        "Tue 24 Nov 10:00 Berlin Webhook to hooks.example.com (action1) After purchase 1 action"
+        in page
+    )
+    assert (
+        "Wed 25 Nov 10:00 Berlin Webhook to hooks.example.com (action2) After purchase 2 actions"
+        in page
+    )
+    assert "Sat 28 Nov 10:00 Berlin Webhook to hooks.example.com (action3)" in page
     assert "overdue" not in page
     time.now = now + timedelta(minutes=6)
     assert "2 actions of its sequence should have run by now" in words(olga.get("/"))
