@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize
+from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, expect
 
 VENDOR = Path(__file__).parent / "vendor"
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
@@ -71,6 +71,8 @@ class Viewer:
         pages of which the rest was just looked at."""
         page = page or self.page
         page.wait_for_load_state()
+        # A dialog's question is fetched when it is opened.
+        expect(page.locator(part)).to_be_visible()
         page.evaluate("document.fonts.ready.then(() => true)")
         self._unroll(page, DESKTOP)
         self._shoot(page, f"{name}-light")
