@@ -291,23 +291,56 @@ def _claim(
     claimable = _claimable_locked if connection.dialect.name == "postgresql" else _claimable
     query = claimable(campaign_ids is not None)
     given = {"now": now, "room": room, "callbacks": list(callbacks), "campaigns": campaign_ids}
-    rows = connection.execute(query, given).all()
-    over: dict[int, list[int]] = defaultdict(list)
-    for row in rows:
-        if now >= _ends(row.end_date, row.timezone):
-            over[row.campaign_id].append(row.id)
-    if over:
-        rows = [row for row in rows if row.campaign_id not in over]
-    if not rows:
-        return [], over
     token = secrets.token_urlsafe(12)
-    given = {"ids": [row.id for row in rows], "drawn": token, "until": now + lease, "now": now}
-    taken = connection.execute(_CLAIM, given)
-    if taken.rowcount != len(rows):
+    claimed, over = _sorted_out(connection.execute(query, given), now, token)
+    if not claimed:
+        return [], over
+    given = {"ids": [one.id for one in claimed], "drawn": token, "until": now + lease, "now": now}
+    if connection.execute(_CLAIM, given).rowcount != len(claimed):
         # Somebody else was quicker with some of them.
         ours = set(session.scalars(select(Action.id).where(Action.claim_token == token)))
-        rows = [row for row in rows if row.id in ours]
-    return [_claimed(row, token) for row in rows], over
+        claimed = [one for one in claimed if one.id in ours]
+    return claimed, over
+
+
+def _sorted_out(
+    rows: Iterable[Any], now: datetime, token: str
+) -> tuple[list[Claimed], dict[int, list[int]]]:
+    claimed: list[Claimed] = []
+    over: dict[int, list[int]] = defaultdict(list)
+    # In one go, without names: of what claiming costs, this is the part in Python.
+    for (
+        id, schedule_id, key, occurrence, attempts, expected_at,
+        campaign_id, subject, subject_id, run, contact_id,
+        campaign_key, uid, end_date, timezone, repeat, callback, config, max_attempts,
+    ) in rows:  # fmt: skip
+        if now >= _ends(end_date, timezone):
+            over[campaign_id].append(id)
+            continue
+        claimed.append(
+            Claimed(
+                id,
+                token,
+                schedule_id,
+                campaign_id,
+                campaign_key or uid,
+                subject,
+                subject_id,
+                run,
+                key,
+                occurrence,
+                sequences.action_id(key, occurrence, bool(repeat)),
+                callback,
+                {} if config == "{}" else json.loads(config),
+                attempts + 1,
+                max_attempts,
+                expected_at,
+                contact_id,
+                # The same on every attempt, and nowhere else in the world.
+                f"{uid}-{id}",
+            )
+        )
+    return claimed, over
 
 
 def _close_over(session: Session, now: datetime, over: Mapping[int, Sequence[int]]) -> None:
@@ -434,7 +467,9 @@ _CALLBACK = (
 
 
 # Pending, said so that no database looks for all that is pending among the actions of a claim.
-_NOT_PENDING = [state for state in ACTION_STATES if state != "pending"]
+_NOT_PENDING: list[Any] = [
+    literal_column(f"'{state}'") for state in ACTION_STATES if state != "pending"
+]
 _WHETHER_WANTED: Any = select(
     Action.id,
     Schedule.active,
@@ -460,7 +495,7 @@ def _wanted(query: Any) -> Any:
     )
 
 
-# What a claim tells of an action, in the order in which ``_claimed`` takes it.
+# What a claim tells of an action, in the order in which ``_sorted_out`` takes it.
 _OWN = (
     Action.id,
     Action.schedule_id,
@@ -501,35 +536,6 @@ _CLAIM = (
 )
 
 
-def _claimed(row: Any, token: str) -> Claimed:
-    (
-        id, schedule_id, key, occurrence, attempts, expected_at,
-        campaign_id, subject, subject_id, run, contact_id,
-        campaign_key, uid, _, _, repeat, callback, config, max_attempts,
-    ) = row  # fmt: skip
-    return Claimed(
-        id,
-        token,
-        schedule_id,
-        campaign_id,
-        campaign_key or uid,
-        subject,
-        subject_id,
-        run,
-        key,
-        occurrence,
-        sequences.action_id(key, occurrence, bool(repeat)),
-        callback,
-        {} if config == "{}" else json.loads(config),
-        attempts + 1,
-        max_attempts,
-        expected_at,
-        contact_id,
-        # The same on every attempt, and nowhere else in the world.
-        f"{uid}-{id}",
-    )
-
-
 @lru_cache(maxsize=1024)
 def _ends(last: date, zone: str) -> datetime:
     return sequences.calendar(last, last, ZoneInfo(zone)).ends
@@ -548,7 +554,7 @@ def _cancel(session: Session, now: datetime, ids: Sequence[int], why: str) -> No
 
 
 def _record(session: Session, now: datetime, ended: Sequence[Ended], die: float) -> None:
-    if not ended:
+    if not ended or _completed_by_plan(session, now, ended):
         return
     # Held before their rows are: a step that somebody adds after one of them finds it ended, or is
     # itself found here.
@@ -567,6 +573,28 @@ def _record(session: Session, now: datetime, ended: Sequence[Ended], die: float)
         again = [row["row_id"] for row in told if row["state"] == "pending"]
         _withdraw_unwanted(session, now, again)
     _wake_dependents(session, now, plans, ended)
+
+
+def _completed_by_plan(session: Session, now: datetime, ended: Sequence[Ended]) -> bool:
+    """``_record`` for what is ordinary: one campaign, whose known plan it still has, and nothing to
+    tell but that all are complete. One statement for both, on PostgreSQL. False where it was not:
+    then what is written already is simply written again."""
+    campaign_id = ended[0].claimed.campaign_id
+    plan = definitions.known(session, campaign_id)
+    if plan is None or session.get_bind().dialect.name != "postgresql":
+        return False
+    ids: dict[str, list[int]] = defaultdict(list)
+    for claimed, result, error in ended:
+        if error is not None or result is not None or claimed.campaign_id != campaign_id:
+            return False
+        ids[claimed.token].append(claimed.id)
+    given = {"campaign": campaign_id, "edition": plan.edition, "now": now}
+    for token, mine in ids.items():
+        told = given | {"ids": mine, "token": token}
+        if session.connection().execute(_COMPLETE_BY_PLAN, told).rowcount != len(mine):
+            return False
+    _wake_dependents(session, now, [plan], ended)
+    return True
 
 
 def _columns(now: datetime, one: Ended, die: float) -> dict[str, Any]:
@@ -611,6 +639,16 @@ _COMPLETE = (
         claim_token=None,
         lease_until=None,
     )
+)
+# Waits for who edits the campaign before it touches an action, as everybody does.
+_HELD = (
+    select(Campaign.id)
+    .where(Campaign.id == bindparam("campaign"), Campaign.edition == bindparam("edition"))
+    .with_for_update(read=True)
+    .cte("held")
+)
+_COMPLETE_BY_PLAN = _COMPLETE.where(
+    select(func.count()).select_from(_HELD).scalar_subquery() == literal_column("1")
 )
 _RECORD = (
     update(_TABLE)
