@@ -33,7 +33,7 @@ from mcs.services import emailers
 # Contestants without a ledger, that do the same for each message, are timed on fewer.
 FLASK_MAIL_MESSAGES = 1_000
 LATENCY_MS = 50
-LATENCY_SECONDS = 15
+LATENCY_SECONDS = 30
 LATENCY_CONNECTIONS = (1, 10, 50, 100)
 LATENCY_GUESS = 20  # messages a second and connection: how many recipients fill the time
 
