@@ -170,6 +170,10 @@ def effects(tally: Tally) -> list[str]:
         lines.append(f"{count(tally.move, 'action moves', 'actions move')} to another moment.")
     if tally.appear:
         lines.append(f"{count(tally.appear, 'action appears', 'actions appear')}.")
+    if tally.never:
+        lines.append(
+            f"{count(tally.never, 'new action never falls', 'new actions never fall')} due."
+        )
     if tally.vanish:
         lines.append(f"{count(tally.vanish, 'action vanishes', 'actions vanish')}.")
     if tally.skipped:
