@@ -99,12 +99,14 @@ def cut_off(dot_left: bool, on_doubt: str, attempt: Attempt) -> Verdict:
 
 
 def ends_connection(reply: Reply) -> bool:
-    """Whether a refusal only says that this connection has carried its share: go on with another.
+    """Whether a refusal of the next sender only says that this connection has carried its share: go
+    on with another.
 
-    MailerSend allows 5 messages a connection, Amazon SES a number that it does not tell. A server
-    that means all connections says 421 to the next one, too, or says so by its enhanced code.
+    MailerSend allows 5 messages a connection, Amazon SES a number that it does not tell; most say
+    421, some 450 to 452. A server that means all connections says it to the next one, too, where it
+    counts, or says so by its enhanced code.
     """
-    return reply.code == 421 and reply.enhanced not in _BY_ENHANCED
+    return reply.code in (421, 450, 451, 452) and reply.enhanced not in _BY_ENHANCED
 
 
 _BY_ENHANCED = {

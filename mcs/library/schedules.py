@@ -119,7 +119,7 @@ class Schedules(Ground):
                 if len(under_way) == hands:
                     did += under_way.popleft().result()
                 under_way.append(pool.submit(self._enrol_piece, campaign_id, piece))
-            # Beside the last pieces: it takes longer than they do.
+            # Beside the last pieces, which are few enough for a sample to do without.
             stock = pool.submit(self._take_stock, did["began"])
             for each in under_way:
                 did += each.result()

@@ -43,7 +43,8 @@ class Action(Base):
         CheckConstraint("state <> 'cancelled' OR reason <> ''", name="cancelled_has_reason"),
         CheckConstraint("occurrence > 0", name="occurrence"),
         # What is due is asked every second, oldest first. On PostgreSQL each change of a row writes
-        # all indexes anew that it is in: what runs and what is completed is not in this one.
+        # all indexes anew that it is in: what runs and what is completed is not in this one. (What
+        # has failed is asked for by the home page.)
         Index(
             "ix_actions_state_due_at",
             "state",

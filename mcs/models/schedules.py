@@ -19,7 +19,7 @@ class Schedule(Base):
     __table_args__ = (
         UniqueConstraint("campaign_id", "subject", "subject_id", "run"),
         CheckConstraint("run > 0", name="run"),
-        # Most subjects of a program that is not a shop have none.
+        # Subjects that are written to have one, others need no entry.
         Index(
             "ix_schedules_contact_id",
             "contact_id",

@@ -67,11 +67,18 @@ def withdraw(
     In the caller's transaction, which holds the campaign and has locked no action yet.
     """
     share_births(session, [campaign_id])
+    # By what is open, of which there is little however long the campaign's history.
+    open_slices = (
+        select(Slice.id)
+        .join(Scenario, Scenario.id == Slice.scenario_id)
+        .where(Slice.open, Scenario.campaign_id == campaign_id)
+    )
     rows = session.execute(
         select(Delivery.id, Delivery.slice_id)
         .join(Action, Action.id == Delivery.action_id)
         .join(Schedule, Schedule.id == Action.schedule_id)
         .where(
+            Delivery.slice_id.in_(open_slices),
             Schedule.campaign_id == campaign_id,
             Action.state == "processing",
             # What is in flight may be put back: its slice is held too.

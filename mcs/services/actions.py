@@ -388,8 +388,8 @@ def _claimable_locked(of_campaigns: bool) -> Any:
     """``_claimable`` for PostgreSQL, where workers pass each other by.
 
     What is told of an action is looked up by lateral queries, whose LIMIT keeps them from becoming
-    joins: those would be asked of all that is due, and sorted, for each claim. The step is looked
-    up once for all its actions (PostgreSQL memoizes it).
+    joins: once it knows its tables, PostgreSQL asks them of no more than it claims. A step is
+    looked up once for all its actions (it is memoized).
     """
     whose = select(*_OF_SUBJECT).where(Schedule.id == Action.schedule_id, Schedule.active)
     subject = whose.limit(1).correlate(Action).lateral("subject")
@@ -429,9 +429,8 @@ def _runnable(
 ) -> tuple[ColumnElement[bool], ...]:
     """What a worker with these callbacks could run once it is due.
 
-    Asked of the actions one by one, oldest first: whatever a database knows of its tables, it
-    then finds nothing better than to go along the index of what is due, until it has enough. As a
-    join, PostgreSQL sorted all that was due for each claim.
+    Asked of the actions one by one, so that a database goes along the index of what is due, oldest
+    first, until it has enough. As a join, PostgreSQL sorted all that was due.
     """
     callback = _CALLBACK
     if campaign_ids is not None:

@@ -33,9 +33,20 @@ Person = tuple[str, str, int | None]
 def row_of(now: datetime, plan: Plan, schedule_id: int | None, one: Planned) -> Row:
     """What is stored of a planned action. The schedule's id may be one that is not known yet."""
     reason = one.reason or ("" if plan.running else sequences.SWITCHED_OFF)
+    return row(now, schedule_id, one.key, one.occurrence, reason, one.expected_at)
+
+
+def row(
+    now: datetime,
+    schedule_id: int | None,
+    key: str,
+    occurrence: int,
+    reason: str,
+    at: datetime | None,
+) -> Row:
+    """A new action, in the order of _ACTION: pending, or cancelled for a reason."""
     state, ended_at = ("cancelled", now) if reason else ("pending", None)
-    at = one.expected_at
-    return (schedule_id, one.key, one.occurrence, state, reason, at, at, ended_at, 0)
+    return (schedule_id, key, occurrence, state, reason, at, at, ended_at, 0)
 
 
 def bear(session: Session, rows: Sequence[Row]) -> None:
@@ -86,7 +97,7 @@ def begin_many(
     ids = _ids_of(session, campaign_id, people)
     for row in common:
         _insert_for_all(session, list(ids.values()), row)
-    return ids
+    return ids if numbered else {}
 
 
 def _ids_of(

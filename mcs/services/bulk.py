@@ -23,8 +23,8 @@ CHUNK = 2000
 def enrol(
     session: Session, now: datetime, campaign_id: int, subjects: Sequence[Subject]
 ) -> Counter[str]:
-    """Enrol subjects as ``schedules.enrol`` does, in one commit, so a CHUNK of them at most; how
-    many began, resumed, or were there. Doing it again after an error enrols nobody twice.
+    """Enrol subjects as ``schedules.enrol`` does, in one commit, for which a CHUNK of them is a
+    good number; how many began, resumed, or were there. Done again, it enrols nobody twice.
 
     Raises Unknown, Refused.
     """

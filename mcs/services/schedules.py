@@ -456,13 +456,12 @@ def _write(
     born, moved = [], []
     for schedule_id, made in changes.items():
         for change in made:
-            state, ended_at = ("cancelled", now) if change.reason else ("pending", None)
-            at = change.expected_at
-            known = standing[schedule_id].get((change.key, change.occurrence))
+            key, occurrence, at = change.key, change.occurrence, change.expected_at
+            known = standing[schedule_id].get((key, occurrence))
             if known is None:
-                place = (schedule_id, change.key, change.occurrence)
-                born.append((*place, state, change.reason, at, at, ended_at, 0))
+                born.append(births.row(now, schedule_id, key, occurrence, change.reason, at))
             else:
+                state, ended_at = ("cancelled", now) if change.reason else ("pending", None)
                 moved.append(
                     {
                         "row_id": known[1],

@@ -13,7 +13,7 @@ from mcs.services.feeds import Letter
 from mcs.services.recorder import Told
 from mcs.services.steps import Outcome
 
-# Exim's own limit. A server that allows less says so with a 421 between letters, or hangs up: that
+# Exim's own limit. A server that allows less refuses the next sender for now, or hangs up: that
 # costs a connection, no attempt. With 100, a new one took 2 % of the time at 50 ms of latency.
 LETTERS_PER_CONNECTION = 1000
 

@@ -20,6 +20,8 @@ PUBLIC_PREFIX = "/u/"
 API_PREFIX = "/api/v1/"
 UPLOAD_SUFFIX = "/contacts/upload"
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
 MEGABYTE = 1024 * 1024
 FORM_LIMIT = 2 * MEGABYTE
 UPLOAD_LIMIT = 200 * MEGABYTE
@@ -72,10 +74,22 @@ class Sessions(SecureCookieSessionInterface):
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         super().save_session(app, session, response)
-        if request.method == "POST":
+        if request.method == "POST" and _is_trustworthy():
             # Back shows such a page as it was kept, or "confirm form resubmission" where the next
-            # page set another cookie. Nobody shares it: Cache-Control says private.
+            # page set another cookie. Nobody shares it: Cache-Control says private; and signing out
+            # has the browser forget it.
             response.vary.discard("Cookie")
+
+
+def forget_pages(response: WerkzeugResponse) -> WerkzeugResponse:
+    """Have the browser forget the pages it kept, for whoever sits there next."""
+    response.headers["Clear-Site-Data"] = '"cache"'
+    return response
+
+
+def _is_trustworthy() -> bool:
+    """Whether browsers heed Clear-Site-Data here (Secure Contexts, section 3.1)."""
+    return request.is_secure or urlsplit(f"//{request.host}").hostname in LOOPBACK
 
 
 def allow_large_uploads() -> None:

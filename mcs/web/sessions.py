@@ -14,7 +14,7 @@ from mcs.services import users
 from mcs.web.forms import Form, complain
 from mcs.web.frame import THEME_COOKIE, THEMES
 from mcs.web.parts import line
-from mcs.web.security import safe_next
+from mcs.web.security import forget_pages, safe_next
 
 bp = Blueprint("sessions", __name__)
 
@@ -126,9 +126,7 @@ def sign_in() -> Response | str | tuple[str, int]:
 
 @bp.post("/logout")
 def logout() -> Response:
-    logout_user()
-    session.clear()
-    return redirect("/login", 303)
+    return _sign_out()
 
 
 @bp.route("/account", methods=["GET", "POST"])
@@ -158,9 +156,13 @@ def account() -> Response | str | tuple[str, int]:
 @bp.post("/account/sign-out-everywhere")
 def sign_out_everywhere() -> Response:
     users.sign_out_everywhere(db.session(), clock.now(), current_user.id)
+    return _sign_out()
+
+
+def _sign_out() -> Response:
     logout_user()
     session.clear()
-    return redirect("/login", 303)
+    return forget_pages(redirect("/login", 303))
 
 
 @bp.post("/theme")

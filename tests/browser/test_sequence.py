@@ -1,5 +1,6 @@
 """The pages of a sequence, looked at as all the others are: steps, enrolling, subjects, actions."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Error, Page, expect
 from sqlalchemy.orm import Session
 
 from mcs.extensions import db
@@ -115,6 +116,7 @@ def test_a_sequence_in_a_browser(
     visit(viewer, "/contacts/1", "contact-in-sequence")
     visit(viewer, "/", "home-with-sequence")
     visit(viewer, f"/campaigns/{campaign.id}/activate", "campaign-activate")
+    sign_out_at_the_question(page, here)
     assert viewer.complaints == []
     assert pages(app) - endpoints(app, viewer) == set()
 
@@ -166,6 +168,19 @@ def back_through_what_was_asked(page: Page) -> None:
     ).to_be_visible()
     page.go_back()
     expect(page.get_by_label("How long after")).to_be_visible()
+
+
+def sign_out_at_the_question(page: Page, here: str) -> None:
+    """Whoever goes back after her, on the same computer, is not shown what she was asked."""
+    page.goto(f"{here}/steps/how")
+    page.get_by_label("How long after").fill("3days")
+    page.get_by_role("button", name="Save the step").click()
+    expect(page.get_by_role("heading", name="Save the step")).to_be_visible()
+    page.locator("form[action='/logout'] button").evaluate("button => button.click()")
+    expect(page).to_have_url(re.compile("/login$"))
+    with contextlib.suppress(Error):  # Chromium's own page, in place of what it no longer has.
+        page.go_back()
+    expect(page.get_by_role("heading", name="Save the step")).to_have_count(0)
 
 
 def pages(app: Flask) -> set[str]:

@@ -92,7 +92,10 @@ def test_a_connection_that_is_cut(dot_left: bool, on_doubt: str, state: str) -> 
         ("421 Service not available, closing transmission channel", True),
         ("421 4.3.2 Service shutting down", False),
         ("421 4.7.28 Too fast", False),
-        ("450 4.2.0 Greylisted", False),
+        ("450 4.2.0 Greylisted", True),
+        ("452 4.5.3 Too many messages in this session", True),
+        ("451 4.7.28 Too fast", False),
+        ("550 5.7.1 Not you", False),
         ("250 2.1.0 OK", False),
     ],
 )

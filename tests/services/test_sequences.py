@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Engine, create_engine, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.core import sequences as core
@@ -487,3 +487,27 @@ def test_looking_does_not_write(session: Session, now: datetime, campaign: Campa
     assert table(session, "Jane") == []
     with pytest.raises(core.BadDefinition, match="no unit"):
         sequences.preview(session, now, campaign.id, [Step("a", "note", "3 moons")])
+
+
+def test_with_and_without_locks_the_same_can_be_claimed(
+    session: Session, now: datetime, campaign: Campaign
+) -> None:
+    if session.get_bind().dialect.name != "postgresql":
+        pytest.skip("elsewhere no rows are locked to claim them")
+    for name in ("Jane", "Julie", "Jenny"):
+        enrol(session, now, campaign, name)
+    schedules.unschedule(session, now, campaign.id, "contact", "Julie")
+    off = add_campaign(session, key="off", active=False)
+    for other, callback in ((add_campaign(session, key="other"), "other"), (off, "note")):
+        sequences.define(session, now, other.id, [Step("one", callback, "0days")])
+        enrol(session, now, other, "Jane")
+    # As where somebody switched the campaign off, and what that withdraws is not withdrawn yet.
+    session.execute(update(Action).values(state="pending", reason="", ended_at=None))
+    session.commit()
+    given = {"now": now + 30 * DAY, "room": 100, "callbacks": ["note"], "campaigns": [campaign.id]}
+    for of_campaigns in (False, True):
+        ways = actions._claimable(of_campaigns), actions._claimable_locked(of_campaigns)
+        plain, locked = ({tuple(row) for row in session.execute(way, given)} for way in ways)
+        assert plain == locked
+        assert {row[7] for row in plain} == {"contact"}
+        assert len(plain) == 6, "three steps of Jane and Jenny"

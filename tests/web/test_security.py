@@ -94,7 +94,7 @@ def test_pages_carry_the_security_headers(stranger: Visitor) -> None:
     assert "Strict-Transport-Security" not in headers
 
 
-def test_a_browser_can_go_back_to_what_a_post_answered(olga: Visitor) -> None:
+def test_a_browser_can_go_back_to_what_a_post_answered(app: Flask, olga: Visitor) -> None:
     page = olga.get("/campaigns/new")
     assert page.headers["Vary"] == "Cookie"
     refused = olga.post("/campaigns/new", {"name": ""})
@@ -102,6 +102,17 @@ def test_a_browser_can_go_back_to_what_a_post_answered(olga: Visitor) -> None:
     # Kept by the browser for itself, whatever cookie the page after it sets.
     assert refused.headers["Cache-Control"] == "private, no-cache"
     assert "Vary" not in refused.headers
+    # Where no browser would forget it when she signs out, it is kept for this cookie alone.
+    elsewhere = Visitor(app)
+    elsewhere.client.get("/login", base_url="http://mcs.lan:8000")
+    answer = elsewhere.client.post("/login", base_url="http://mcs.lan:8000")
+    assert answer.headers["Vary"] == "Cookie"
+
+
+def test_signing_out_has_the_browser_forget_what_it_kept(olga: Visitor) -> None:
+    for way in ("/logout", "/account/sign-out-everywhere"):
+        olga.sign_in()
+        assert olga.post(way).headers["Clear-Site-Data"] == '"cache"'
 
 
 def test_no_template_has_a_script_or_style_of_its_own() -> None:
