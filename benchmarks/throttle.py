@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--rates", type=int, nargs="*", default=RATES)
     parser.add_argument("--workers", type=int, nargs="*", default=WORKERS)
+    parser.add_argument("--connections", type=int, default=8, help="MCS_SMTP_CONNECTIONS")
     parser.add_argument("--only", choices=("sqlite", "postgres"), default="postgres")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -40,21 +41,25 @@ def main() -> None:
         for rate in asked.rates:
             campaign_id = here.campaign(rate * (asked.seconds + 5))
             for workers in asked.workers:
-                got, worst = measure(here, campaign_id, rate, workers, port, asked.seconds)
+                with here.working(workers, port, asked.connections, MCS_SEND_RATE=str(rate)):
+                    emailer_id = send(here, campaign_id, asked.seconds)
+                got, worst = measure(here, emailer_id, asked.seconds)
                 off = got / rate - 1
                 print(f"{rate:>8}{workers:>9}{got:>10.1f}{off:>9.2%}{worst:>14}", flush=True)
 
 
-def measure(
-    here: Installation, campaign_id: int, rate: int, workers: int, port: int, seconds: int
-) -> tuple[float, int]:
+def send(here: Installation, campaign_id: int, seconds: int) -> int:
+    """Send for so many seconds, and a few more; the emailer."""
+    second = math.ceil(time.time() + 1.5)
+    emailer_id = here.plan(campaign_id, datetime.fromtimestamp(second, UTC))
+    time.sleep(second + seconds + 3 - time.time())
+    with here.sessions() as session:
+        emailers.cancel(session, datetime.now(UTC), emailer_id)
+    return emailer_id
+
+
+def measure(here: Installation, emailer_id: int, seconds: int) -> tuple[float, int]:
     """Messages started a second over the whole, and in the fullest second of it."""
-    with here.working(workers, port, 8, MCS_SEND_RATE=str(rate)):
-        second = math.ceil(time.time() + 1.5)
-        emailer_id = here.plan(campaign_id, datetime.fromtimestamp(second, UTC))
-        time.sleep(second + seconds + 3 - time.time())
-        with here.sessions() as session:
-            emailers.cancel(session, datetime.now(UTC), emailer_id)
     with here.sessions() as session:
         first = session.scalars(
             select(func.min(Delivery.started_at)).where(Delivery.emailer_id == emailer_id)
