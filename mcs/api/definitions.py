@@ -63,7 +63,7 @@ def _consequences(tally: Tally) -> dict[str, Any]:
     return counts | {"by_key": {key: dict(kinds) for key, kinds in tally.by_key.items()}}
 
 
-_COUNTS = ("subjects", "appear", "move", "vanish", "skipped", "at_once")
+_COUNTS = ("subjects", "appear", "move", "never", "vanish", "skipped", "at_once")
 
 
 OPERATIONS = (

@@ -236,6 +236,11 @@ SCHEMAS: dict[str, Schema] = {
         subjects={**_COUNT, "description": "Subjects of which an action changes."},
         appear=_COUNT,
         move=_COUNT,
+        never={
+            **_COUNT,
+            "description": "New, and will not fall due: they would after the campaign's last day,"
+            " or what they come after was left out.",
+        },
         vanish=_COUNT,
         skipped={**_COUNT, "description": "Not run, since their moment has passed."},
         at_once={**_COUNT, "description": "Run at once, since their moment has passed."},

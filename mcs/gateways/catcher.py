@@ -11,9 +11,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -80,12 +81,15 @@ class CaughtMessage:
 
 def messages(instance: Path, limit: int, before: str | None = None) -> list[Caught]:
     """The newest caught messages first, at most ``limit``, older than the id ``before``."""
+    numbers, older_than = _kept(instance), _number(before or "")
+    if older_than is not None:
+        numbers = numbers[: bisect_left(numbers, older_than)]
     found: list[Caught] = []
-    for path in _newest_first(instance, _number(before or "")):
+    for number in reversed(numbers):
         if len(found) == limit:
             break
         try:
-            found.append(_listed(path))
+            found.append(_listed(_path(instance, number)))
         except (OSError, ValueError):
             continue  # Gone in the meantime: the oldest make room.
     return found
@@ -111,20 +115,26 @@ def message(instance: Path, id: str) -> CaughtMessage | None:
     )
 
 
-def find(instance: Path, opaque: str, since: datetime) -> str | None:
-    """The id of the newest message of a delivery, which names itself so, that was caught since
-    then; None where none is kept."""
+def find(
+    instance: Path, opaque: str, since: datetime, until: datetime, margin: timedelta
+) -> str | None:
+    """The id of the message of a delivery, which names itself so, that was caught between two
+    moments, or that much before or after; None where none is kept.
+
+    Of several, the one nearest to the first moment.
+    """
     mark = f"\r\nX-MCS-Delivery: {opaque}\r\n".encode("ascii")
-    for path in _newest_first(instance, None):
-        try:
-            with open(path, "rb") as file:
-                envelope, headers = json.loads(file.readline()), file.read(SHOWN_IN_LIST)
-        except (OSError, ValueError):
-            continue  # Gone in the meantime: the oldest make room.
-        if mark in headers:
-            return str(int(path.stem))
-        if datetime.fromisoformat(envelope["received_at"]) < since:
-            return None
+
+    def caught_at(number: int) -> datetime:
+        return _received_at(_path(instance, number))
+
+    numbers = _kept(instance)
+    first = bisect_left(numbers, since - margin, key=caught_at)
+    last = bisect_right(numbers, until + margin, lo=first, key=caught_at)
+    likely = bisect_left(numbers, since, lo=first, hi=last, key=caught_at)
+    for place in sorted(range(first, last), key=lambda place: abs(place - likely)):
+        if mark in _headers(_path(instance, numbers[place])):
+            return str(numbers[place])
     return None
 
 
@@ -133,8 +143,7 @@ class Box:
 
     def __init__(self, instance: Path, kept: int = KEPT) -> None:
         self.instance, self.kept = instance, kept
-        newest = next(_newest_first(instance, None), None)
-        self.last = int(newest.stem) if newest else 0
+        self.last = max(_kept(instance), default=0)
 
     def add(self, received_at: datetime, sender: str, to: list[str], raw: bytes) -> str:
         """Keep a message, let the oldest go; the new one's id."""
@@ -250,14 +259,34 @@ def _number(id: str) -> int | None:
     return int(id) if id.isascii() and id.isdigit() and len(id) < 16 else None
 
 
-def _newest_first(instance: Path, before: int | None) -> Iterator[Path]:
-    folders = sorted((instance / "mail").glob("[0-9]*"), reverse=True)
-    for folder in folders:
-        if before is not None and int(folder.name) > before // PER_FOLDER:
-            continue
-        for path in sorted(folder.glob("*.eml"), reverse=True):
-            if before is None or int(path.stem) < before:
-                yield path
+def _kept(instance: Path) -> list[int]:
+    """The numbers of the messages there are, the oldest first: as they were caught."""
+    found: list[int] = []
+    for folder in (instance / "mail").glob("[0-9]*"):
+        with suppress(FileNotFoundError):  # It goes with its last message.
+            found += [int(name[:-4]) for name in os.listdir(folder) if name.endswith(".eml")]
+    return sorted(found)
+
+
+def _received_at(path: Path) -> datetime:
+    try:
+        with open(path, "rb") as file:
+            return datetime.fromisoformat(json.loads(file.readline())["received_at"])
+    except (OSError, ValueError):
+        return _LONG_AGO  # Gone in the meantime: the oldest make room.
+
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+def _headers(path: Path) -> bytes:
+    """Whole lines; none where the message is gone."""
+    try:
+        with open(path, "rb") as file:
+            file.readline()
+            return b"\r\n" + file.read(SHOWN_IN_LIST).partition(b"\r\n\r\n")[0] + b"\r\n"
+    except OSError:
+        return b""
 
 
 def _listed(path: Path) -> Caught:

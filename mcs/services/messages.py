@@ -1,6 +1,6 @@
 """Messages: the scenarios that the email steps of sequences send. They have no date."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,17 +22,29 @@ class Owed:
 
 def message_of(session: Session, campaign_id: int, step: Step) -> Scenario | None:
     """The scenario that an email step sends; None for other steps, or where it is gone."""
-    number = step.config.get("scenario")
-    if step.callback != SEND_EMAIL or not isinstance(number, int):
-        return None
-    scenario = session.get(Scenario, number)
-    return scenario if scenario is not None and scenario.campaign_id == campaign_id else None
+    return messages_of(session, {campaign_id: [step]}).get((campaign_id, step.key))
 
 
-def messages_of(session: Session, campaign_id: int, steps: Sequence[Step]) -> dict[str, Scenario]:
-    """The scenarios of the email steps, by the steps' ids."""
-    found = ((step.key, message_of(session, campaign_id, step)) for step in steps)
-    return {key: scenario for key, scenario in found if scenario is not None}
+def messages_of(
+    session: Session, steps: Mapping[int, Sequence[Step]]
+) -> dict[tuple[int, str], Scenario]:
+    """The scenarios that the email steps of some campaigns send, by the campaign's id and the
+    step's, from one statement."""
+    numbers = {
+        (campaign_id, step.key): number
+        for campaign_id, ones in steps.items()
+        for step in ones
+        if (number := _number(step)) is not None
+    }
+    if not numbers:
+        return {}
+    rows = session.scalars(select(Scenario).where(Scenario.id.in_(set(numbers.values()))))
+    found = {(one.campaign_id, one.id): one for one in rows}
+    return {
+        (campaign_id, key): found[campaign_id, number]
+        for (campaign_id, key), number in numbers.items()
+        if (campaign_id, number) in found
+    }
 
 
 def owed_to(session: Session, contact_id: int, limit: int) -> list[Owed]:
@@ -69,6 +81,12 @@ def step_of(session: Session, scenario: Scenario) -> str | None:
         .where(Scenario.id == scenario.id)
         .limit(1)
     )
+
+
+def _number(step: Step) -> int | None:
+    """The id of the scenario that an email step names."""
+    number = step.config.get("scenario")
+    return number if step.callback == SEND_EMAIL and isinstance(number, int) else None
 
 
 def _belongs() -> ColumnElement[bool]:

@@ -33,20 +33,28 @@ class Period:
 
 @dataclass
 class Shift:
-    """From when to when some actions go: the moments that they had, and those that they get."""
+    """From when to when some actions go: the moments that they had, and those that they get.
+
+    ``reasons`` say why some get none.
+    """
 
     before: Period = field(default_factory=Period)
     after: Period = field(default_factory=Period)
+    reasons: set[str] = field(default_factory=set)
 
 
 @dataclass
 class Tally:
     """How many subjects and actions something moves; ``by_key`` has the kinds of each step, and
-    ``shifts`` from when to when those of a step and kind go."""
+    ``shifts`` from when to when those of a step and kind go.
+
+    ``never`` counts the new actions that will not fall due, such as after the last day.
+    """
 
     subjects: int = 0
     appear: int = 0
     move: int = 0
+    never: int = 0
     vanish: int = 0
     skipped: int = 0
     at_once: int = 0
@@ -64,9 +72,16 @@ class Tally:
             self.by_key[change.key][kind] += 1
             shift = self.shifts[change.key, kind]
             shift.before.take(change.was)
-            if not change.reason:
+            if change.reason:
+                shift.reasons.add(change.reason)
+            else:
                 shift.after.take(change.expected_at)
         self.subjects += seen
+
+    @property
+    def moves_none(self) -> bool:
+        """Whether nobody gets anything else, or at another moment."""
+        return not (self.appear or self.move or self.vanish or self.skipped)
 
     def period(self, kind: str) -> Period:
         """When the actions of a kind are to be; of those that vanish, when they would have been."""
@@ -99,4 +114,6 @@ def _told_as(change: Change) -> str:
         return "skipped"
     if change.kind == "return":
         return "appear"
+    if change.kind == "appear":
+        return "never" if change.reason else "appear"
     return "vanish" if change.reason else change.kind

@@ -128,6 +128,7 @@ def _save(campaign: Campaign, form: CampaignForm, fields: Fields) -> ResponseRet
                 campaign=campaign,
                 form=form,
                 titles=titles(campaign.id, definitions.steps_of(db.session(), campaign.id)),
+                zone=fields.timezone,
                 effect=effect,
                 effects=effects,
                 action=request.path,

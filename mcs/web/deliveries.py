@@ -12,8 +12,9 @@ from mcs.web.parts import LARGEST_BIG_ID, settings
 
 bp = Blueprint("deliveries", __name__)
 
-# The catcher and the database may each have a clock of its own.
-CLOCKS_DIFFER = timedelta(minutes=1)
+# The catcher and the database may each have a clock of its own. In a longer time the catcher takes
+# thousands of messages, all of which would be read in vain where it has let this one go.
+CLOCKS_DIFFER = timedelta(seconds=5)
 
 
 @bp.get(f"/deliveries/<int(max={LARGEST_BIG_ID}):delivery_id>")
@@ -33,5 +34,7 @@ def _caught(delivery: Delivery) -> str | None:
     """Its message's id in the mailbox, where that has it."""
     if not settings().embedded_mail or delivery.started_at is None:
         return None
-    since = delivery.started_at - CLOCKS_DIFFER
-    return catcher.find(settings().instance, delivery.message_id, since)
+    until = delivery.sent_at or delivery.started_at
+    return catcher.find(
+        settings().instance, delivery.message_id, delivery.started_at, until, CLOCKS_DIFFER
+    )

@@ -16,7 +16,7 @@ from mcs.services import campaigns, definitions, health, outlook, samples, subje
 from mcs.services.outlook import Upcoming
 from mcs.services.subjects import Coming
 from mcs.web.parts import queue, settings
-from mcs.web.sequences import names
+from mcs.web.sequences import names_of_many
 
 bp = Blueprint("home", __name__)
 
@@ -68,10 +68,8 @@ class Line:
 def _named_steps(now: datetime) -> list[tuple[Coming, str]]:
     """What sequences do in the days to come, each with what its step is called."""
     coming = subjects.coming(db.session(), now, days=DAYS)
-    called = {
-        campaign_id: names(campaign_id, definitions.steps_of(db.session(), campaign_id))
-        for campaign_id in {one.campaign.id for one in coming}
-    }
+    shown = {one.campaign.id for one in coming}
+    called = names_of_many(definitions.steps_of_many(db.session(), shown))
     return [(one, called[one.campaign.id].get(one.key, one.key)) for one in coming]
 
 

@@ -111,8 +111,15 @@ class Title:
 
 def titles(campaign_id: int, steps: Sequence[Step]) -> dict[str, Title]:
     """What each step does, by its id: to be shown beside that."""
-    found = messages.messages_of(db.session(), campaign_id, steps)
-    return {step.key: title(step, found.get(step.key)) for step in steps}
+    return _titles_of({campaign_id: steps})[campaign_id]
+
+
+def _titles_of(steps: Mapping[int, Sequence[Step]]) -> dict[int, dict[str, Title]]:
+    found = messages.messages_of(db.session(), steps)
+    return {
+        campaign_id: {step.key: title(step, found.get((campaign_id, step.key))) for step in ones}
+        for campaign_id, ones in steps.items()
+    }
 
 
 def title(step: Step, message: Scenario | Fields | None) -> Title:
@@ -131,6 +138,11 @@ def names(campaign_id: int, steps: Sequence[Step]) -> dict[str, str]:
     """What each step is called where its id does not stand beside it: two that do the same are
     told apart by theirs."""
     return told_apart(titles(campaign_id, steps))
+
+
+def names_of_many(steps: Mapping[int, Sequence[Step]]) -> dict[int, dict[str, str]]:
+    """``names`` for each of some campaigns, by its id."""
+    return {campaign_id: told_apart(ones) for campaign_id, ones in _titles_of(steps).items()}
 
 
 def told_apart(found: Mapping[str, Title]) -> dict[str, str]:
@@ -158,6 +170,10 @@ def effects(tally: Tally) -> list[str]:
         lines.append(f"{count(tally.move, 'action moves', 'actions move')} to another moment.")
     if tally.appear:
         lines.append(f"{count(tally.appear, 'action appears', 'actions appear')}.")
+    if tally.never:
+        lines.append(
+            f"{count(tally.never, 'new action never falls', 'new actions never fall')} due."
+        )
     if tally.vanish:
         lines.append(f"{count(tally.vanish, 'action vanishes', 'actions vanish')}.")
     if tally.skipped:

@@ -242,8 +242,7 @@ def _save(campaign: Campaign, kind: str, known: Step | None) -> Any:
     )
     problems = editing.problems(db.session(), campaign, message) if message else []
     if not parsed or wrong or any(problem.fatal for problem in problems):
-        for error in wrong:
-            _complain(form, step.key, error)
+        _complain(form, campaign.id, step.key, wrong)
         return _form(campaign, kind, form, known, problems), 422
     try:
         if not confirmed:
@@ -270,7 +269,7 @@ def _save(campaign: Campaign, kind: str, known: Step | None) -> Any:
             by=current_user.id,
         )
     except BadDefinition as error:
-        _complain(form, step.key, error)
+        _complain(form, campaign.id, step.key, [error])
         return _form(campaign, kind, form, known), 422
     except Refused as refused:
         return _form(campaign, kind, form, known, refused.problems), 422
@@ -283,17 +282,18 @@ def table() -> Mapping[str, Any]:
     return cast(Mapping[str, Any], current_app.extensions["callbacks"])
 
 
-def _complain(form: StepForm, key: str, error: BadDefinition) -> None:
-    """At the field, where it is this step's; else at the top, with the other step's id."""
-    if error.key in (key, ""):
+def _complain(form: StepForm, campaign_id: int, key: str, wrong: Sequence[BadDefinition]) -> None:
+    """At the field, where it is this step's; else at the top, with the other step's name."""
+    for error in wrong:
+        if error.key not in (key, ""):
+            complain(form, "", f"{_name(campaign_id, error.key)}: {error.reason}.")
+            continue
         reason = error.reason[:1].upper() + error.reason[1:]
         field = FIELDS.get(error.part, error.part)
         field = "service" if field not in form and field == "url" else field
         # What could not be read at all has said so itself.
         if field not in form or not form[field].errors:
             complain(form, field, f"{reason}.")
-    else:
-        complain(form, "", f"{error}.")
 
 
 def _name(campaign_id: int, key: str) -> str:
@@ -312,6 +312,7 @@ def _ask(campaign: Campaign, form: StepForm, step: Step, effect: Effect) -> str:
         step=step,
         name=told_apart(found)[step.key],
         titles=found,
+        zone=campaign.timezone,
         effect=effect,
         effects=effects,
         action=request.full_path.rstrip("?"),
@@ -354,20 +355,26 @@ def _form(
         message=messages.message_of(session, campaign.id, known) if known else None,
         most_attempts=MOST_ATTEMPTS,
         **given,
-        **_checked(campaign, kind, form, known, asked=request.method == "POST"),
+        **_checked(campaign, kind, form, known, steps, called, asked=request.method == "POST"),
     )
 
 
 def _checked(
-    campaign: Campaign, kind: str, form: StepForm, known: Step | None, *, asked: bool
+    campaign: Campaign,
+    kind: str,
+    form: StepForm,
+    known: Step | None,
+    steps: Sequence[Step],
+    called: Mapping[str, str],
+    *,
+    asked: bool,
 ) -> dict[str, Any]:
     """What the part beside the form shows: the interval in words, dates, the message's problems."""
     session = db.session()
     step, message = form.step(kind, known), form.message()
-    steps = definitions.steps_of(session, campaign.id)
     others = [one for one in steps if one.key != step.key]
     said, moments, wrong = "", [], ""
-    waits, called = upcoming(campaign, clock.now()), names(campaign.id, steps)
+    waits = upcoming(campaign, clock.now())
     try:
         (alone,) = definitions.read([replace(step, after="", max_attempts=1)])
         said = timing.said(alone, upcoming=waits, names=called)
@@ -378,7 +385,8 @@ def _checked(
         (whole,) = (one for one in read if one.key == step.key)
         said = timing.said(whole, upcoming=waits, names=called)
     except BadDefinition as error:
-        wrong = str(error) if error.key not in (step.key, "") else error.reason
+        whose = "" if error.key in (step.key, "") else f"“{called.get(error.key, error.key)}”: "
+        wrong = f"{whose}{error.reason}"
     found: list[Problem] = []
     preview = None
     if message is not None:
@@ -414,11 +422,13 @@ def check(campaign_id: int) -> str:
     kind = known.callback if known else kind
     form = FORMS.get(kind, StepForm)()
     form.validate()
+    steps = definitions.steps_of(db.session(), campaign_id)
+    called = names(campaign_id, steps)
     return render_template(
         "steps/check.html",
         campaign=campaign,
         kind=kind,
-        **_checked(campaign, kind, form, known, asked=False),
+        **_checked(campaign, kind, form, known, steps, called, asked=False),
     )
 
 

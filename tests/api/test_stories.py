@@ -212,6 +212,7 @@ def test_an_edit_is_told_before_it_is_saved(shop: Shop, autumn: str, session: Se
         "subjects": 1,
         "appear": 0,
         "move": 1,
+        "never": 0,
         "vanish": 1,
         "skipped": 0,
         "at_once": 0,

@@ -252,6 +252,13 @@ def test_a_campaign_that_ends_sooner_withdraws() -> None:
     assert [(one.kind, one.reason) for one in changes] == [("vanish", TOO_LATE)]
 
 
+def test_a_new_step_after_the_last_day_never_was() -> None:
+    late = define("late", "x", offset="60days")
+    standing = [Standing("a", 1, "completed", MONDAY, MONDAY)]
+    changes = revise(standing, plan([late], NOVEMBER, enrolled(MONDAY)), NOW)
+    assert [(one.kind, one.reason, one.was) for one in changes] == [("appear", TOO_LATE, None)]
+
+
 def test_revising_twice_changes_nothing() -> None:
     planned = plan(STEPS, NOVEMBER, enrolled(MONDAY))
     first = revise([], planned, NOW, past=PAST_SKIP)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mcs import config
-from mcs.gateways.catcher import Box, message, messages
+from mcs.gateways import catcher
+from mcs.gateways.catcher import Box, find, message, messages
 from tests.conftest import wait_until
 
 
@@ -83,6 +84,39 @@ def test_the_newest_stay_and_are_listed_first(tmp_path: Path, now: datetime) -> 
     assert len(list((tmp_path / "mail").iterdir())) == 3
     assert Box(tmp_path).last == 3200
     assert messages(tmp_path, 1)[0].received_at == now + timedelta(seconds=3200)
+
+
+def test_a_message_is_found_by_its_delivery_and_few_are_read(
+    tmp_path: Path, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path) -> bytes:
+        read.append(path)
+        return headers(path)
+
+    headers = catcher._headers
+    monkeypatch.setattr(catcher, "_headers", counted)
+
+    def found(opaque: str, since: float, until: float) -> str | None:
+        read.clear()
+        since_at, until_at = (now + timedelta(seconds=each) for each in (since, until))
+        return find(tmp_path, opaque, since_at, until_at, timedelta(seconds=5))
+
+    box = Box(tmp_path, kept=500)
+    for number in range(1, 601):
+        raw = b"Subject: Hi\r\nX-MCS-Delivery: d%d\r\n\r\nX-MCS-Delivery: d9\r\n" % number
+        box.add(now + timedelta(seconds=number), "a@b.example", ["c@d.example"], raw)
+    assert found("d300", 299.9, 300.4) == "300"
+    assert len(read) == 1
+    # The two clocks differ.
+    assert found("d300", 303, 304) == "300"
+    assert found("d300", 306, 307) is None
+    # It was let go: what was caught at its time is gone, and what is there is not read.
+    assert (found("d50", 50, 51), read) == (None, [])
+    # A text that looks like a header is none.
+    assert found("d9", 200, 600) is None
+    assert len(read) == 600 - 195 + 1
 
 
 @pytest.mark.parametrize("id", ["", "0", "9", "-1", "../../secret_key", "٣", "9" * 400, "1.eml"])

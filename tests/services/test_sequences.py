@@ -195,6 +195,22 @@ def test_an_edit_says_what_it_moves_and_moves_only_that(
     ]  # fmt: skip
 
 
+def test_a_step_after_the_last_day_takes_nothing_away(
+    session: Session, now: datetime, campaign: Campaign
+) -> None:
+    for name in ("Jane", "Julie"):
+        enrol(session, now, campaign, name)
+    after_it = Step("action5", "note", "1day", after="action3")
+    for verb in (sequences.preview, sequences.define):
+        tally = verb(session, now, campaign.id, [*STEPS, Step("action4", "note", "60days")])
+        assert (tally.subjects, tally.never, tally.appear, tally.vanish) == (2, 2, 0, 0)
+        assert tally.shifts["action4", "never"].reasons == {core.TOO_LATE}
+        assert tally.moves_none
+    # One that waits for another will have a moment yet.
+    tally = sequences.preview(session, now, campaign.id, [*STEPS, after_it])
+    assert (tally.never, tally.appear) == (0, 2)
+
+
 @pytest.mark.parametrize(("past", "runs"), [("skip", []), ("run", ["Jane action4"])])
 def test_a_new_step_whose_moment_has_passed(
     session: Session, now: datetime, campaign: Campaign, past: str, runs: list[str]

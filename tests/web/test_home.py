@@ -4,11 +4,16 @@ from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from flask import Flask
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from mcs import config
 from mcs.app import create_app
 from mcs.extensions import db
 from mcs.models import Delivery, Emailer, Import, Scenario, Slice
+from mcs.services import schedules, sequences
+from mcs.services.definitions import SEND_EMAIL, Step
+from mcs.services.schedules import subject_of
 from tests.people import add_contact, add_scenario
 from tests.web.test_campaigns import running
 from tests.web.visitor import Visitor, words
@@ -97,6 +102,53 @@ def test_home_names_what_needs_a_person(app: Flask, olga: Visitor) -> None:
         "visitors.csv for Boxes There is no column with email addresses.",
     ):
         assert sentence in page
+
+
+def test_home_asks_once_for_what_all_steps_are_called(app: Flask, olga: Visitor) -> None:
+    with app.app_context():
+        write_in_sequence(db.session(), "Ann", steps=1)
+    few, page = statements(app, olga)
+    assert "Email: For Ann 0" in page
+    with app.app_context():
+        for name in ("Bob", "Carol"):
+            write_in_sequence(db.session(), name, steps=4)
+    many, page = statements(app, olga)
+    assert all(f"Email: For {name} 3" in page for name in ("Bob", "Carol"))
+    # A campaign's actions are counted by its own calendar: one statement for each of the two.
+    assert many == few + 2
+
+
+def write_in_sequence(session: Session, name: str, steps: int) -> None:
+    """A running campaign whose steps write to somebody, one an hour."""
+    now = datetime.now(UTC)
+    campaign = running(end_date=now.date() + timedelta(days=30))
+    contact = add_contact(session, campaign, name)
+    written = []
+    for number in range(steps):
+        message = add_scenario(
+            session, campaign, name=f"For {name} {number}", date=None, time=None, state="draft"
+        )
+        config = {"scenario": message.id}
+        written.append(Step(f"step{number}", SEND_EMAIL, f"{number + 1}hours", config=config))
+    sequences.define(session, now, campaign.id, written)
+    schedules.enrol(session, now, campaign.id, subject_of(contact.id))
+
+
+def statements(app: Flask, visitor: Visitor) -> tuple[int, str]:
+    """How many statements the home page sends to the database, and what it says."""
+    sent: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_given: object) -> None:
+        sent.append(statement)
+
+    with app.app_context():
+        engine = db.engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        page = words(visitor.get("/"))
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    return len(sent), page
 
 
 def test_what_is_being_sent_shows_its_progress_until_it_is_done(app: Flask, olga: Visitor) -> None:

@@ -362,6 +362,44 @@ def test_a_moment_that_has_passed_is_skipped_or_run_and_what_comes_after_is_coun
         assert actions(session) == ["again pending", "ask pending 25 09:00", "at-last pending"] * 3
 
 
+def test_what_an_edit_does_to_another_step_is_said_by_that_ones_name(
+    olga: Visitor, session: Session, here: str
+) -> None:
+    add(olga, here, HOOK)
+    add(olga, here, EMAIL, after="told")
+    before = actions(session)
+    typed = HOOK | {"offset": "1day", "repeat": "every 1week, 3 times", "secret": ""}
+    olga.get(f"{here}/steps/told")
+    answer = olga.post(f"{here}/steps/told", typed)
+    assert answer.status_code == 422
+    page = words(answer)
+    assert page.count("“Email: Two days on”: told repeats: name one of its occurrences") == 2
+    assert "hello:" not in page
+    assert "“Email: Two days on”: told repeats" in words(
+        olga.post(f"{here}/check?step=told", typed)
+    )
+    assert actions(session) == before
+
+
+def test_a_step_after_the_last_day_is_said_never_to_fall_due(
+    olga: Visitor, session: Session, now: datetime, campaign: Campaign, here: str
+) -> None:
+    add(olga, here, HOOK)
+    enrol(session, now, campaign, "Ann", "Bob")
+    path = f"{here}/steps/new?kind=send_email"
+    olga.get(path)
+    page = words(olga.post(path, EMAIL | {"offset": "60days"}))
+    assert "Nobody in the sequence gets anything else by this." in page
+    assert (
+        "Email: Two days on hello 2 never fall due – not at all: after the campaign’s last day"
+        in page.replace("'", "’")
+    )
+    assert "2 new actions never fall due." in page
+    assert "vanish" not in page
+    assert olga.post(path, EMAIL | {"offset": "60days", "past": "skip"}).status_code == 303
+    assert "is saved. 2 new actions never fall due." in words(olga.get(here))
+
+
 def test_a_new_step_appears_for_those_under_way(
     olga: Visitor, session: Session, now: datetime, campaign: Campaign, here: str
 ) -> None:

@@ -348,6 +348,9 @@ def test_other_days_or_another_zone_say_in_numbers_what_moves_in_the_sequence(
     # 10:00 in New York is 15:00 UTC; in Berlin it is 09:00.
     question = change(timezone="America/New_York")
     assert "This changes what 2 subjects in the sequence get." in question
+    assert (
+        "action2 2 move Wed 25 Nov 2026, 10:00 Berlin Wed 25 Nov 2026, 10:00 New York" in question
+    )
     assert "4 actions move to another moment." in question
     assert "4 actions move to another moment." in words(olga.get(here))
     assert actions(session) == [
