@@ -242,6 +242,9 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> config.Settin
 
 
 def _settings(database_url: str, redis_url: str, instance: Path) -> config.Settings:
+    # Nobody listens there: where no port is written, it would be that of any MCS on this host.
+    instance.mkdir(parents=True, exist_ok=True)
+    config.catcher_port_file(instance).write_text("1")
     return config.load(
         {
             "DATABASE_URL": database_url,

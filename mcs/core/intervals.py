@@ -48,6 +48,8 @@ _TO = re.compile(r"\s*[-\u2013\u2014]\s*|\s+to\s+")
 _CLOCK = re.compile(r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?\s*([ap])?\.?(m)?\.?")
 _DATES = re.compile(r"(\S+?)(?:\s*(?:\.\.|/|\bto\b)\s*(\S+))?")
 _OFFSET_ADVICE = "write a number and a unit, such as 2days, 1day 2hours, 30min or 2days-5days"
+# As the pages say it.
+_AT_ONCE = ("at once", "immediately", "now")
 _TIME_ADVICE = "write a time such as 10:00, or a window such as 10:00-15:00"
 _DAYS_ADVICE = "write days such as mon-fri, or mon,wed,fri"
 _DATE_ADVICE = "write dates such as 2026-12-25, or 2026-12-24..2026-12-26"
@@ -342,6 +344,8 @@ def _text(part: str, given: object, advice: str) -> str:
 
 
 def _span(text: str) -> Span:
+    if text in _AT_ONCE:
+        return Span(Duration(), Duration())
     if not text:
         raise BadInterval("offset", f"the offset is empty: {_OFFSET_ADVICE}, or 0days for at once")
     if text[0] in "-\u2212\u2013":

@@ -9,12 +9,13 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from mcs.core import sequences
 from mcs.core.content import Problem
 from mcs.core.sequences import BadDefinition
-from mcs.models import Campaign, Scenario
+from mcs.models import Action, Campaign, Scenario, Schedule
 from mcs.services import audit, callbacks, definitions, scenarios
 from mcs.services import sequences as verbs
 from mcs.services.definitions import SEND_EMAIL, Step
@@ -44,6 +45,7 @@ _RIGHT: Mapping[str, Any] = {
     "on_failure": sequences.WAIT,
     "max_attempts": 1,
 }
+_UNTAKEN = "an-id-that-no-step-has"
 _RIGHT_CONFIG = {"url": "https://hooks.example.com/", "secret": "x" * 32}
 
 
@@ -55,13 +57,33 @@ def find_step(session: Session, campaign_id: int, key: str) -> Step:
     raise Unknown(f"step {key}")
 
 
-def free_key(steps: Sequence[Step]) -> str:
-    """An id for the next step: step1, step2 ..."""
+def free_key(session: Session, campaign_id: int) -> str:
+    """An id for the next step, which no step of the campaign ever had: step1, step2 ..."""
+    steps = definitions.steps_of(session, campaign_id)
     taken = {step.key for step in steps}
     number = len(steps) + 1
-    while f"step{number}" in taken:
+    while f"step{number}" in taken or _was_used(session, campaign_id, f"step{number}"):
         number += 1
     return f"step{number}"
+
+
+def _was_used(session: Session, campaign_id: int, key: str) -> bool:
+    """Whether anybody has an action of this id."""
+    theirs = exists().where(
+        Action.schedule_id == Schedule.id, Schedule.campaign_id == campaign_id, Action.key == key
+    )
+    return bool(session.scalar(select(theirs)))
+
+
+def _refuse_used(session: Session, campaign_id: int, key: str) -> None:
+    """What a removed step has done would count as done by a new one of its id. (Programs, which
+    send the whole list, may bring a step back by that.)"""
+    if _was_used(session, campaign_id, key):
+        raise BadDefinition(
+            key,
+            "id",
+            "a step that was removed had this id, and is in people's history: choose another",
+        )
 
 
 def problems(session: Session, campaign: Campaign, message: Fields) -> list[Problem]:
@@ -94,7 +116,7 @@ def complaints(
         key = step.key if error.key == tried.key else error.key
         found[error.part] = BadDefinition(key, error.part, error.reason)
         # What else is wrong shows once this is right.
-        tried = _righted(tried, error.part, free_key(steps))
+        tried = _righted(tried, error.part, _UNTAKEN)
     return list(found.values())
 
 
@@ -140,6 +162,8 @@ def preview_put(
     steps = definitions.steps_of(session, campaign_id)
     if new and _stands_already(session, campaign_id, steps, step, message):
         return Effect()
+    if new:
+        _refuse_used(session, campaign_id, step.key)
     if step.callback != SEND_EMAIL:
         callbacks.check(session, known, campaign_id, [step])
     return _effect(session, now, campaign_id, lambda steps: _with(steps, step, new))
@@ -178,6 +202,8 @@ def put(
         if new and _stands_already(session, campaign_id, steps, step, message):
             return Tally()
         _with(steps, step, new)
+        if new:
+            _refuse_used(session, campaign_id, step.key)
         if message is not None:
             scenario_id = _write_message(session, now, campaign_id, steps, step.key, message)
             step = replace(step, config={"scenario": scenario_id})

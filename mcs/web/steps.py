@@ -180,29 +180,32 @@ def occurrences(step: Step) -> list[tuple[str, int]]:
     return [(core.action_id(step.key, number, True), number) for number in range(1, most + 1)]
 
 
-def begin(
-    kind: str, known: Step | None, message: Scenario | None, steps: Sequence[Step]
-) -> StepForm:
-    """The form before anything is typed: of the step as it is, or of a new one."""
-    given: dict[str, Any] = {"key": editing.free_key(steps), "offset": "0days"}
-    given |= {"attempts": usual_attempts(kind)}
-    if steps:
-        given |= {"offset": "2days", "time": "10:00"}
+def _begin_new(campaign_id: int, kind: str) -> StepForm:
+    """The form of a new step before anything is typed."""
+    key = editing.free_key(db.session(), campaign_id)
+    given: dict[str, Any] = {"key": key, "offset": "0days", "attempts": usual_attempts(kind)}
+    if definitions.steps_of(db.session(), campaign_id):
+        # People want email at an hour of the day; programs want their calls when the time has come.
+        given |= {"offset": "2days", "time": "10:00" if kind == SEND_EMAIL else ""}
     if kind == WEBHOOK:
         given |= {"secret": secrets.token_urlsafe(24)}
-    if known is not None:
-        (definition,) = definitions.read([replace(known, after="")])
-        limited = definition.interval.days != intervals.EVERY_DAY
-        given = {
-            name: getattr(known, name)
-            for name in ("key", "offset", "time", "excluded", "repeat", "after", "on_failure")
-        }
-        given["days"] = [intervals.DAYS[day] for day in definition.interval.days] if limited else []
-        given |= {"attempts": known.max_attempts}
-        given |= {name: known.config.get(name, "") for name in ("url", "text")}
+    return FORMS.get(kind, StepForm)(formdata=None, data=given)
+
+
+def _begin(known: Step, message: Scenario | None) -> StepForm:
+    """The form of a step as it is."""
+    (definition,) = definitions.read([replace(known, after="")])
+    limited = definition.interval.days != intervals.EVERY_DAY
+    given: dict[str, Any] = {
+        name: getattr(known, name)
+        for name in ("key", "offset", "time", "excluded", "repeat", "after", "on_failure")
+    }
+    given["days"] = [intervals.DAYS[day] for day in definition.interval.days] if limited else []
+    given |= {"attempts": known.max_attempts}
+    given |= {name: known.config.get(name, "") for name in ("url", "text")}
     if message is not None:
         given |= {name: getattr(message, name) for name in ("name", "subject", "content", "format")}
-    return FORMS.get(kind, StepForm)(formdata=None, data=given)
+    return FORMS.get(known.callback, StepForm)(formdata=None, data=given)
 
 
 @bp.route(id_in(f"{HERE}/steps/new"), methods=["GET", "POST"])
@@ -212,8 +215,7 @@ def new(campaign_id: int) -> Any:
     if kind not in KINDS:
         abort(404)
     if request.method == "GET":
-        steps = definitions.steps_of(db.session(), campaign_id)
-        return _form(campaign, kind, begin(kind, None, None, steps), None)
+        return _form(campaign, kind, _begin_new(campaign_id, kind), None)
     return _save(campaign, kind, None)
 
 
@@ -223,8 +225,7 @@ def edit(campaign_id: int, key: str) -> Any:
     known = editing.find_step(db.session(), campaign_id, key)
     if request.method == "GET":
         message = messages.message_of(db.session(), campaign_id, known)
-        steps = definitions.steps_of(db.session(), campaign_id)
-        return _form(campaign, known.callback, begin(known.callback, known, message, steps), known)
+        return _form(campaign, known.callback, _begin(known, message), known)
     return _save(campaign, known.callback, known)
 
 

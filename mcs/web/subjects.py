@@ -145,6 +145,8 @@ def resume(campaign_id: int, schedule_id: int) -> Response:
     latest = _latest(enrolled)
     if latest != schedule_id:
         return _over(campaign_id, latest)
+    if _gone(enrolled):
+        return _refuse_gone(campaign_id, schedule_id)
     who = _subject(enrolled)
     schedules.enrol(db.session(), clock.now(), campaign_id, who, by=current_user.id)
     flash("It goes on, counted from when they began.")
@@ -152,8 +154,10 @@ def resume(campaign_id: int, schedule_id: int) -> Response:
 
 
 @bp.get(id_in(f"{ONE}/restart"))
-def ask_restart(campaign_id: int, schedule_id: int) -> str:
+def ask_restart(campaign_id: int, schedule_id: int) -> Response | str:
     enrolled = subjects.find(db.session(), campaign_id, schedule_id)
+    if _gone(enrolled):
+        return _refuse_gone(campaign_id, schedule_id)
     pending = enrolled.counts.get("pending", 0)
     steps = definitions.steps_of(db.session(), campaign_id)
     return _question(
@@ -176,6 +180,8 @@ def ask_restart(campaign_id: int, schedule_id: int) -> str:
 def restart(campaign_id: int, schedule_id: int) -> Response:
     """Only of the run that was seen: pressed twice, by two people too, it has begun anew once."""
     enrolled = subjects.find(db.session(), campaign_id, schedule_id)
+    if _gone(enrolled):
+        return _refuse_gone(campaign_id, schedule_id)
     done = schedules.enrol(
         db.session(),
         clock.now(),
@@ -261,6 +267,15 @@ def _subject(enrolled: Enrolled) -> Subject:
 def _latest(enrolled: Enrolled) -> int:
     """The latest run of a subject: those before it are not changed any more."""
     return subjects.runs(db.session(), enrolled.schedule)[0].id
+
+
+def _gone(enrolled: Enrolled) -> bool:
+    return enrolled.contact is not None and enrolled.contact.deleted_at is not None
+
+
+def _refuse_gone(campaign_id: int, schedule_id: int) -> Response:
+    flash("This contact was deleted: nobody is there to go on with.", "error")
+    return _back(campaign_id, schedule_id)
 
 
 def _over(campaign_id: int, latest: int) -> Response:

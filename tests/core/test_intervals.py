@@ -38,6 +38,8 @@ def moment(text: str) -> datetime:
     ("text", "months", "days", "seconds"),
     [
         ("0days", 0, 0, 0),
+        ("At once", 0, 0, 0),
+        ("immediately", 0, 0, 0),
         ("0 s", 0, 0, 0),
         ("1day", 0, 1, 0),
         ("1 day", 0, 1, 0),

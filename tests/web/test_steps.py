@@ -463,6 +463,23 @@ def test_a_step_is_removed_after_a_question_with_numbers(
     )
 
 
+def test_a_new_step_never_takes_the_id_of_one_that_was_removed(
+    olga: Visitor, session: Session, now: datetime, campaign: Campaign, here: str
+) -> None:
+    add(olga, here, HOOK, key="step1")
+    add(olga, here, EMAIL, key="step2")
+    enrol(session, now, campaign, "Ann", "Bob")
+    olga.post(f"{here}/steps/step2/remove")
+    path = f"{here}/steps/new?kind=webhook"
+    assert 'value="step3"' in olga.get(path).text
+    before = actions(session)
+    for fields in (HOOK | {"key": "step2"}, HOOK | {"key": "step2", "past": "skip"}):
+        answer = olga.post(path, fields)
+        assert answer.status_code == 422
+        assert "A step that was removed had this id" in words(answer)
+    assert actions(session) == before
+
+
 def test_two_people_who_edit_two_steps_both_get_what_they_wanted(
     olga: Visitor, marie: Visitor, session: Session, here: str
 ) -> None:

@@ -419,6 +419,14 @@ def test_who_leaves_the_campaign_leaves_its_sequence(
     page = words(olga.get(f"{here}/subjects"))
     assert "Deleted contact" in page
     assert page.count("Withdrawn") == 3  # Two rows, and the filter.
+    # Who was deleted is not there to go on with; an old page still has the buttons.
+    gone = words(olga.get(f"{here}/subjects/2"))
+    assert "Resume" not in gone
+    assert "Restart" not in gone
+    for verb in ("resume", "restart"):
+        assert olga.post(f"{here}/subjects/2/{verb}").status_code == 303
+        assert "This contact was deleted" in words(olga.get(f"{here}/subjects/2"))
+    assert [line.split()[1] for line in actions(session)] == ["cancelled"] * 6
 
 
 def test_an_action_of_another_campaign_is_not_found(
