@@ -15,7 +15,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Integer, Select, and_, cast, delete, null, or_, select, union, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    and_,
+    cast,
+    delete,
+    null,
+    or_,
+    select,
+    union,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 
 from mcs.core.states import EMAILER_LIVE
@@ -40,6 +52,8 @@ from mcs.services.transactions import writing
 _NOT_OVER = ("pending", "sending", "failed", "in_doubt")
 
 UNSUBSCRIBED = "unsubscribed"
+EVERYWHERE = "everywhere"
+ONLY_CAMPAIGN = "campaign"
 BOUNCED = "bounced"
 
 
@@ -57,6 +71,21 @@ def unsubscribe(
     return True
 
 
+def unsubscribed(session: Session, recipient: Recipient) -> str:
+    """How far the recipient of a link has unsubscribed: EVERYWHERE, ONLY_CAMPAIGN, or ""."""
+    contact, campaign = _known(session, recipient)
+    if contact is None or campaign is None:
+        return ""
+    scopes = set(
+        session.scalars(
+            select(Suppression.campaign_id).where(*_own(contact.email_key, campaign.id))
+        )
+    )
+    if None in scopes:
+        return EVERYWHERE
+    return ONLY_CAMPAIGN if scopes else ""
+
+
 def resubscribe(session: Session, now: datetime, recipient: Recipient) -> bool:
     """Take back what the recipient's own unsubscribe did; other suppressions stay."""
     with writing(session):
@@ -65,16 +94,21 @@ def resubscribe(session: Session, now: datetime, recipient: Recipient) -> bool:
             return False
         removed = session.execute(
             delete(Suppression)
-            .where(
-                Suppression.email_key == contact.email_key,
-                Suppression.reason == UNSUBSCRIBED,
-                Suppression.campaign_id.is_(None) | (Suppression.campaign_id == campaign.id),
-            )
+            .where(*_own(contact.email_key, campaign.id))
             .returning(Suppression.id)
         ).all()
         if removed:
             session.add(_audit(now, "resubscribed", contact, campaign, everywhere=True))
     return True
+
+
+def _own(email_key: str | None, campaign_id: int) -> tuple[ColumnElement[bool], ...]:
+    """What the recipient of this campaign's link did with it, and may take back."""
+    return (
+        Suppression.email_key == email_key,
+        Suppression.reason == UNSUBSCRIBED,
+        Suppression.campaign_id.is_(None) | (Suppression.campaign_id == campaign_id),
+    )
 
 
 def suppress(

@@ -154,6 +154,7 @@ def ask_activate(campaign_id: int) -> str:
         consequences=consequences,
         action=request.path,
         verb="Activate",
+        look="btn-primary",
         back=f"/campaigns/{campaign.id}",
     )
 

@@ -37,6 +37,7 @@ REASONS = {
     "bounced": "Their mail server says the address does not exist",
     "complained": "They reported a message as spam",
 }
+NOTHING = "Nothing is to come for them."
 
 
 class ContactForm(Form):
@@ -96,7 +97,8 @@ def new(campaign_id: int) -> Any:
             flash(f"{form.email.data} is in {campaign.name}.")
             return redirect(f"/contacts/{contact_id}", 303)
         except Refused as refusal:
-            complain(form, refusal.field, str(refusal))
+            reason = str(refusal)
+            complain(form, refusal.field, f"{reason[:1].upper()}{reason[1:]}.")
     page = render_template(
         "contacts/new.html", campaign=campaign, form=form, names=names, given=given
     )
@@ -133,7 +135,9 @@ def ask_suppress(contact_id: int) -> str:
         [
             f"They get nothing {where} from now on, also when they are uploaded again.",
             f"{words.count(coming, 'email')} that would have gone to them "
-            f"{'is' if coming == 1 else 'are'} left out.",
+            f"{'is' if coming == 1 else 'are'} left out."
+            if coming
+            else NOTHING,
         ],
         "Do not write to them",
         campaign,
@@ -186,8 +190,7 @@ def ask_remove(contact_id: int) -> str:
         "remove",
         f"Remove {contact.email} from {name}?",
         [
-            f"{words.count(coming, 'email')} of it will not go to them."
-            + _withdrawn(contact_id, campaign),
+            _lost(coming, "of it", contact_id, campaign),
             "They stay a contact, and in their other campaigns. What they got stays in the ledger.",
         ],
         "Remove",
@@ -216,8 +219,7 @@ def ask_delete(contact_id: int) -> str:
         [
             f"Name, address and attributes are erased, in "
             f"{words.count(len(card.places), 'campaign')}; this cannot be undone.",
-            f"{words.count(coming, 'email')} to come will not go to them."
-            + _withdrawn(contact_id, None),
+            _lost(coming, "to come", contact_id, None),
             "Ledgers keep a line without a name, so that their numbers still add up. If they "
             "unsubscribed, that holds, also when the address is uploaded again.",
         ],
@@ -283,13 +285,15 @@ def _coming(contact_id: int, campaign: Campaign | None) -> list[contacts.Coming]
     ]
 
 
-def _withdrawn(contact_id: int, campaign: Campaign | None) -> str:
-    """What a sequence still owed them, as one more sentence."""
-    scope = campaign.id if campaign else None
-    pending = enrolling.pending_of(db.session(), contact_id, scope)
-    if not pending:
-        return ""
-    return f" {words.count(pending, 'action')} of a sequence will not happen."
+def _lost(coming: int, whence: str, contact_id: int, campaign: Campaign | None) -> str:
+    """What will not go to them, and what a sequence still owed them, in a sentence each."""
+    pending = enrolling.pending_of(db.session(), contact_id, campaign.id if campaign else None)
+    sentences = []
+    if coming:
+        sentences.append(f"{words.count(coming, 'email')} {whence} will not go to them.")
+    if pending:
+        sentences.append(f"{words.count(pending, 'action')} of a sequence will not happen.")
+    return " ".join(sentences) or NOTHING
 
 
 def _ask(

@@ -111,7 +111,9 @@ def ask_withdraw(campaign_id: int, schedule_id: int) -> Response | str:
         "withdraw",
         f"Withdraw {name_of(enrolled)}?",
         [
-            f"{words.count(pending, 'action')} to come will not happen.",
+            f"{words.count(pending, 'action')} to come will not happen."
+            if pending
+            else "Nothing is to come.",
             "What was done stays. Resume it later, and it goes on, counted from the same start.",
         ],
         "Withdraw",
@@ -166,7 +168,9 @@ def ask_restart(campaign_id: int, schedule_id: int) -> Response | str:
         [
             f"A new run begins now, with {words.count(len(steps), 'step')}: what they had before,"
             " they get again.",
-            f"{words.count(pending, 'action')} still to come of this run will not happen.",
+            f"{words.count(pending, 'action')} still to come of this run will not happen."
+            if pending
+            else "Of this run nothing is to come.",
         ],
         "Restart",
     )

@@ -158,9 +158,14 @@ def test_deactivating_says_first_what_it_withdraws(app: Flask, olga: Visitor) ->
         campaign_id = campaign.id
     asked = words(olga.get(f"/campaigns/{campaign_id}/deactivate"))
     assert "2 planned emails to 4 recipients will not go out." in asked
+    assert "btn-danger" in olga.get(f"/campaigns/{campaign_id}/deactivate").text
     olga.post(f"/campaigns/{campaign_id}/deactivate")
     page = words(olga.get(f"/campaigns/{campaign_id}"))
     assert "Inactive" in page and "nothing more goes out" in page
+    assert (
+        '<button class="btn btn-primary">Activate'
+        in olga.get(f"/campaigns/{campaign_id}/activate").text
+    )
     olga.post(f"/campaigns/{campaign_id}/activate")
     assert "Running" in words(olga.get(f"/campaigns/{campaign_id}"))
 

@@ -119,6 +119,14 @@ def test_what_sequences_owe_them_is_to_come_too(
     assert words(olga.get(f"/contacts/{ann.id}")).count("left out, since they are not to be") == 3
 
 
+def test_where_nothing_is_to_come_the_questions_say_so(
+    olga: Visitor, autumn: Campaign, ann: Contact
+) -> None:
+    for path in ("delete", f"remove?campaign={autumn.id}", "suppress"):
+        asked = words(olga.get(f"/contacts/{ann.id}/{path}"))
+        assert "Nothing is to come for them." in asked and " 0 " not in asked, path
+
+
 def test_hold_back_and_write_again(
     olga: Visitor, session: Session, autumn: Campaign, ann: Contact
 ) -> None:
@@ -186,6 +194,8 @@ def test_one_contact_is_added_by_hand(
     assert "company" in words(olga.get(path))
     bad = olga.post(path, {"email": "no address", "name": "Dora"})
     assert bad.status_code == 422 and "Dora" in bad.text
+    twice = olga.post(path, {"email": "dora@@people.example"})
+    assert "There is more than one @." in words(twice)
     assert olga.post(path, {"name": "Dora"}).status_code == 422
     done = olga.post(path, {"email": "dora@people.example", "attribute-company": "Globex"})
     assert done.status_code == 303

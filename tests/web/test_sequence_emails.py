@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from mcs.gateways import clock
 from mcs.gateways.catcher import Box
 from mcs.models import Action, Campaign, Delivery
-from mcs.services import deliveries, email_actions, schedules, sequences
+from mcs.services import deliveries, email_actions, schedules, sequences, suppressions
 from mcs.services.definitions import SEND_EMAIL, Step
 from mcs.services.schedules import Subject, subject_of
 from tests.people import add_campaign, add_contact, add_scenario
@@ -163,3 +163,21 @@ def test_a_step_leads_to_its_message_in_the_ledger_and_in_the_mailbox_and_back(
     assert "/deliveries/" not in olga.get("/mailbox/2").text
     assert 'href="/mailbox/1"' not in olga.get(other).text
     assert olga.get("/deliveries/999").status_code == 404
+
+
+def test_a_step_left_out_is_not_called_done(
+    olga: Visitor, session: Session, now: datetime, campaign: Campaign
+) -> None:
+    base = f"/campaigns/{campaign.id}/sequence"
+    charlie = add_contact(session, campaign, "Charlie")
+    suppressions.suppress(session, now, charlie.email_key, suppressions.UNSUBSCRIBED)
+    began = schedules.enrol(session, now, campaign.id, subject_of(charlie.id))
+    email_actions.start(session, now)
+    for path in (f"subjects/{began.schedule_id}", "actions?q=Charlie"):
+        answer = olga.get(f"{base}/{path}")
+        assert "Left out" in words(answer) and "unsubscribed" in words(answer)
+        assert "</svg>Completed<" not in answer.text and " done " not in words(answer)
+    doubtful = session.scalars(select(Delivery.id).order_by(Delivery.id)).first()
+    olga.post(f"{base}/doubts", {"delivery": doubtful, "answer": "sent"})
+    page = olga.get(f"{base}/actions?q=Ann")
+    assert "</svg>Completed<" in page.text and "Left out" not in words(page)

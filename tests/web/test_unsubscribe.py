@@ -1,5 +1,8 @@
 """Unsubscribe links: Charlie wants no more mail (RFC 8058)."""
 
+import re
+from datetime import datetime
+
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -97,6 +100,33 @@ def test_a_signed_press_takes_it_back(
     plain(again)
     assert suppressed(session) == []
     assert "You are subscribed again" in words(again)
+
+
+@pytest.mark.parametrize("scope", ["everywhere", "campaign"])
+def test_charlie_opens_the_link_again_and_may_take_it_back(
+    client: FlaskClient, session: Session, link: str, scope: str
+) -> None:
+    client.post(link, data={"from": scope})
+    before = suppressed(session)
+    for _ in range(2):
+        answer = client.get(link)
+        plain(answer)
+        assert "You are unsubscribed already" in words(answer)
+        assert ("Unsubscribe from everything" in words(answer)) is (scope == "campaign")
+    assert suppressed(session) == before
+    undo = re.search(r'action="(/u/[^"]+/undo)"', answer.text)
+    assert undo is not None
+    plain(client.post(undo[1]))
+    assert suppressed(session) == []
+    assert "Unsubscribe from Ada's Shop?" in words(client.get(link))
+
+
+def test_who_was_held_back_by_others_is_asked_still(
+    client: FlaskClient, session: Session, now: datetime, charlie: Contact, link: str
+) -> None:
+    session.add(Suppression(email_key=charlie.email_key, reason="bounced", created_at=now))
+    session.commit()
+    assert "Unsubscribe from Ada's Shop?" in words(client.get(link))
 
 
 def test_a_token_is_good_for_its_purpose_only(
