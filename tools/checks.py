@@ -32,15 +32,15 @@ LEFT_OUT = {
         "tests/core",
         "tests/flows/test_procfile.py",
         "tests/gateways",
+        "tests/library/test_examples.py",
+        # A library's database, which is SQLite's in either run.
+        "tests/services/test_sequence_life.py",
         "tests/test_config.py",
     ),
     "postgres": (
         "tests/browser",
         "tests/flows/test_interruptions.py",
-        "tests/library/test_examples.py",
         "tests/running",
-        # A library's database, which is SQLite's in either run.
-        "tests/services/test_sequence_life.py",
     ),
 }
 MARIADB_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
