@@ -577,7 +577,7 @@ def _record(session: Session, now: datetime, ended: Sequence[Ended], die: float)
 def _completed_by_plan(session: Session, now: datetime, ended: Sequence[Ended]) -> bool:
     """``_record`` for what is ordinary: one campaign, whose known plan it still has, and nothing to
     tell but that all are complete. One statement for both, on PostgreSQL. False where it was not:
-    then what is written already is simply written again."""
+    what is complete by then stays so, since it no longer has the token."""
     campaign_id = ended[0].claimed.campaign_id
     plan = definitions.known(session, campaign_id)
     if plan is None or session.get_bind().dialect.name != "postgresql":
