@@ -65,9 +65,7 @@ _WORDS = {
 
 
 def judge(stage: Stage, reply: Reply, attempt: Attempt) -> Verdict:
-    """What the reply to a command means for the delivery."""
-    if stage is Stage.DOT and 200 <= reply.code < 300:
-        return Verdict("sent")
+    """What a refusal means for the delivery."""
     about = scope(stage, reply)
     if about is Scope.SENDER:
         # Nobody is marked for what is ours: as soon as it is mended, it goes again.

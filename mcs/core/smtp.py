@@ -22,6 +22,10 @@ class Reply(NamedTuple):
     lines: tuple[str, ...]
 
     @property
+    def accepts(self) -> bool:
+        return 200 <= self.code < 300
+
+    @property
     def text(self) -> str:
         return " ".join(self.lines).strip()
 
@@ -50,25 +54,30 @@ class ReplyReader:
             raise BadReply("the server's reply has no end")
         replies = []
         for line in lines:
-            code, text, is_last = _read(line)
-            self._lines.append(text)
-            if is_last:
-                replies.append(Reply(code, tuple(self._lines)))
+            reply, is_last = _read(line)
+            if not is_last:
+                self._lines += reply.lines
+            elif self._lines:
+                replies.append(Reply(reply.code, (*self._lines, *reply.lines)))
                 self._lines = []
+            else:
+                replies.append(reply)
         return replies
 
 
 # A server says mostly the same few words.
 @lru_cache(maxsize=64)
-def _read(line: bytes) -> tuple[int, str, bool]:
-    """A line's code and text, and whether it is the last of its reply. Raises BadReply."""
+def _read(line: bytes) -> tuple[Reply, bool]:
+    """A line as a reply, and whether it is the last of one. Raises BadReply."""
     found = _LINE.match(line.rstrip(b"\r"))
     if found is None:
         raise BadReply(f"the server said {line[:80]!r}, which is no SMTP reply")
     code, separator, text = found.groups()
     # A NUL would be refused by the database, and with it the whole record of the answer.
     said = (text or b"").decode("utf-8", "replace")
-    return int(code), said if said.isprintable() else _CONTROL.sub(" ", said), separator != b"-"
+    if not said.isprintable():
+        said = _CONTROL.sub(" ", said)
+    return Reply(int(code), (said,)), separator != b"-"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,33 +36,46 @@ class WireBody:
                 else:
                     self._ready.append(mime.literal(piece))
         self._ready.append(b"\r\n--" + BOUNDARY + b"--\r\n")
-        self._filling = [
-            (field.of, _writers(_AS_WORDS, places), _writers(_AS_URLS, places))
-            for field, places in holes.items()
-        ]
+        self._filling = [_Filling(field, places) for field, places in holes.items()]
 
     def write(self, values: Values) -> list[bytes]:
         body = self._ready.copy()
-        for value_of, words, urls in self._filling:
-            value = value_of(values)
+        for filling in self._filling:
+            value = filling.value_of(values)
             if value:
-                plain = mime.plain(value)
-                for written, places in words:
-                    encoded = plain or written(value)
-                    for place in places:
-                        body[place] = encoded
-                for written, places in urls:
+                # Nearly every value reads alike in text and in html.
+                plain = mime.plain(value) if filling.alike else None
+                if plain is None:
+                    writers = filling.writers
+                else:
+                    for place in filling.alike:
+                        body[place] = plain
+                    writers = filling.url_writers
+                for written, places in writers:
                     encoded = written(value)
                     for place in places:
                         body[place] = encoded
         return body
 
 
-def _writers(
-    known: Mapping[Place, _Written], places: Mapping[Place, list[int]]
-) -> list[tuple[_Written, list[int]]]:
-    """How a field is written where, at those of its places whose way is ``known``."""
-    return [(known[place], where) for place, where in places.items() if place in known]
+class _Filling:
+    """A field, and how its value is written at each of its places in a body.
+
+    ``alike`` are the places where a plain value is written in the same way.
+    """
+
+    __slots__ = ("alike", "url_writers", "value_of", "writers")
+
+    def __init__(self, field: Field, places: Mapping[Place, list[int]]) -> None:
+        words = {place: where for place, where in places.items() if place in _AS_WORDS}
+        urls = {place: where for place, where in places.items() if place in _AS_URLS}
+        self.value_of = field.of
+        self.alike = [number for where in words.values() for number in where]
+        self.url_writers = [(_AS_URLS[place], where) for place, where in urls.items()]
+        self.writers = [
+            *((_AS_WORDS[place], where) for place, where in words.items()),
+            *self.url_writers,
+        ]
 
 
 def _part_start(kind: str) -> bytes:

@@ -116,6 +116,20 @@ class Connection(asyncio.Protocol):
             await self._more(seconds)
         return self._replies.popleft()
 
+    def invited(self) -> bool:
+        """Whether the server has accepted a whole envelope and waits for the content.
+
+        True takes those three replies; False takes none: they are elsewise, or not all here.
+        """
+        replies = self._replies
+        if len(replies) < 3 or replies[2].code != 354:
+            return False
+        if not (replies[0].accepts and replies[1].accepts):
+            return False
+        for _ in range(3):
+            replies.popleft()
+        return True
+
     async def dot_reply(self) -> Reply:
         """The reply to the final dot."""
         reply = await self.reply(DOT_SECONDS)

@@ -324,7 +324,7 @@ class Lane:
                 if isinstance(letter, Letter):
                     self._pacer.use(feed.issue.limits)
                     return letter
-                written = self._recorder.wish(refusals=[(feed, letter)])
+                written = self._recorder.wish(refused=(feed, letter))
                 written.add_done_callback(partial(self._written, feed))
         return None
 
@@ -354,6 +354,9 @@ class Lane:
         letter.feed.waiting.appendleft(letter.due)
         self._landed(letter.feed)
 
+    def now(self) -> datetime:
+        return self._given.now()
+
     def attempt(self, letter: Letter) -> Attempt:
         return Attempt(
             number=letter.due.attempts + 1,
@@ -367,8 +370,9 @@ class Lane:
         return letter.feed.lost
 
     async def may_start(self, answered: Told | None, letter: Letter) -> bool:
-        started = await self._recorder.wish(outcomes=[answered] if answered else [], start=letter)
-        await self._recorded(answered)
+        started = await self._recorder.wish(answered=answered, start=letter)
+        if answered is not None:
+            await self._recorded(answered)
         if not started:
             self._landed(letter.feed)
             await self._look_again(letter.feed)
@@ -376,18 +380,16 @@ class Lane:
 
     async def record(self, answered: Told | None) -> None:
         if answered is not None:
-            await self._recorder.wish(outcomes=[answered])
+            await self._recorder.wish(answered=answered)
             await self._recorded(answered)
 
     async def refuse(self, answered: Told | None, letter: Letter, outcome: Outcome) -> None:
-        outcomes = [answered] if answered else []
-        await self._recorder.wish(outcomes=outcomes, refusals=[(letter.feed, outcome)])
-        await self._recorded(answered)
+        await self._recorder.wish(answered=answered, refused=(letter.feed, outcome))
+        if answered is not None:
+            await self._recorded(answered)
         self._landed(letter.feed)
 
-    async def _recorded(self, answered: Told | None) -> None:
-        if answered is None:
-            return
+    async def _recorded(self, answered: Told) -> None:
         feed, outcome = answered
         if outcome.state == "sent":
             was_on_trial = feed.issue.breaker.on_trial

@@ -6,12 +6,11 @@ all, so the safety of a durable commit per message costs a fraction of one.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -37,19 +36,19 @@ Told = tuple[Feed, Outcome]
 _Written = tuple[set[int], list[Step], datetime]
 
 
-@dataclass(eq=False)
-class _Wish:
-    outcomes: Sequence[Told]
-    refusals: Sequence[Told]
+class _Wish(NamedTuple):
+    answered: Told | None
+    refused: Told | None
     start: Letter | None
-    answer: asyncio.Future[bool]
+    written: asyncio.Future[bool]
 
 
 class Recorder:
     """Writes for one lane.
 
-    ``meanwhile`` is called when a commit has been sent off and the lane has nothing to do. Where
-    nobody can do anything during a commit (SQLite's writer), it is never called.
+    ``meanwhile`` is called once a commit, when the lane has nothing to do but wait: for the
+    database; or, where nobody can do anything during a commit (SQLite's writer), for the mail
+    server, when what was started is on its way.
     """
 
     def __init__(
@@ -80,20 +79,20 @@ class Recorder:
     def wish(
         self,
         *,
-        outcomes: Sequence[Told] = (),
-        refusals: Sequence[Told] = (),
+        answered: Told | None = None,
+        refused: Told | None = None,
         start: Letter | None = None,
     ) -> asyncio.Future[bool]:
         """Have this written with the next commit.
 
         The answer comes after the commit: whether ``start`` may go (True when none was asked for).
         """
-        answer = self._loop.create_future()
-        self._wishes.append(_Wish(outcomes, refusals, start, answer))
+        written = self._loop.create_future()
+        self._wishes.append(_Wish(answered, refused, start, written))
         self._wanted.set()
         if len(self._wishes) >= self._under_way:
             self._all_said.set()
-        return answer
+        return written
 
     async def close(self) -> None:
         """Stop. What was wished for has been written, or its writing failed for good."""
@@ -106,18 +105,22 @@ class Recorder:
         while await self._anything():
             await self._gather()
             wishes, self._wishes = self._wishes, []
+            self._under_way -= sum([wish.answered is not None for wish in wishes])
             try:
                 started = await self._commit(wishes)
             except Exception as error:
                 for wish in wishes:
-                    if not wish.answer.done():
-                        wish.answer.set_exception(error)
+                    if not wish.written.done():
+                        wish.written.set_exception(error)
                 log.exception("the ledger could not be written")
                 continue
-            self._under_way += len(started) - sum(len(wish.outcomes) for wish in wishes)
-            for wish in wishes:
-                if not wish.answer.done():  # A lane that is ending cancels who waits.
-                    wish.answer.set_result(wish.start is None or wish.start.due.id in started)
+            self._under_way += len(started)
+            for _, _, start, written in wishes:
+                if not written.done():  # A lane that is ending cancels who waits.
+                    written.set_result(start is None or start.due.id in started)
+            if self._writer is not None and not self._writer.waits:
+                # Behind those who were woken just now, and send.
+                self._loop.call_soon(self._meanwhile)
 
     async def _anything(self) -> bool:
         """Wait for a wish; False when there will be none any more."""
@@ -202,16 +205,20 @@ class Recorder:
 
 
 def _steps(wishes: list[_Wish]) -> dict[Feed, Step]:
-    steps: dict[Feed, Step] = {}
-
-    def step(feed: Feed) -> Step:
-        return steps.setdefault(feed, Step(feed.claim))
-
-    for wish in wishes:
-        for feed, outcome in wish.outcomes:
-            step(feed).outcomes.append(outcome)
-        for feed, outcome in wish.refusals:
-            step(feed).refusals.append(outcome)
-        if wish.start is not None:
-            step(wish.start.feed).starts.append(wish.start.due.id)
+    steps = _Steps()
+    for answered, refused, start, _ in wishes:
+        if answered is not None:
+            feed, outcome = answered
+            steps[feed].outcomes.append(outcome)
+        if refused is not None:
+            feed, outcome = refused
+            steps[feed].refusals.append(outcome)
+        if start is not None:
+            steps[start.feed].starts.append(start.due.id)
     return steps
+
+
+class _Steps(dict[Feed, Step]):
+    def __missing__(self, feed: Feed) -> Step:
+        step = self[feed] = Step(feed.claim)
+        return step

@@ -4,6 +4,7 @@ The order that keeps the ledger honest: the envelope may go ahead of the row's s
 only after it is committed; and the answer to one letter is committed with the start of the next.
 """
 
+from datetime import datetime
 from typing import Protocol
 
 from mcs.core.outcomes import Attempt, Scope, Stage, Verdict, cut_off, ends_connection, judge
@@ -31,6 +32,9 @@ class Post(Protocol):
 
     def put_back(self, letter: Letter) -> None:
         """A letter that was taken and not tried."""
+
+    def now(self) -> datetime:
+        """This instant."""
 
     def attempt(self, letter: Letter) -> Attempt:
         """The attempt being made at the letter now."""
@@ -151,6 +155,8 @@ class Talk:
         if self._cannot_carry(letter):
             verdict = Verdict("failed", "the mail server takes no such address (SMTPUTF8)")
             return self._post.attempt(letter), verdict, None
+        if self._pipelining and self._connection.invited():
+            return None
         refusal: tuple[Stage, Reply] | None = None
         for stage in (Stage.MAIL, Stage.RCPT, Stage.DATA):
             if not self._pipelining:
@@ -163,7 +169,7 @@ class Talk:
                 if refusal is None:
                     raise
                 break  # It said why: the other replies are not to come.
-            accepted = reply.code == 354 if stage is Stage.DATA else reply.code // 100 == 2
+            accepted = reply.code == 354 if stage is Stage.DATA else reply.accepts
             if refusal is None and not accepted:
                 refusal = (stage, reply)
             elif refusal is not None and reply.code == 354:
@@ -205,8 +211,8 @@ class Talk:
         if self._post.expired(letter):
             # Frozen between the commit and here: somebody else has taken the slice over.
             self._connection.close()
-            at = self._post.attempt(letter).at
-            unsent = Outcome(letter.due.id, "pending", at, "the worker was held up before it began")
+            held_up = "the worker was held up before it began"
+            unsent = Outcome(letter.due.id, "pending", self._post.now(), held_up)
             return (letter.feed, unsent), None
         self.carried += 1
         following = self._post.take() if self.carried < LETTERS_PER_CONNECTION else None
@@ -221,13 +227,19 @@ class Talk:
             verdict = cut_off(error.dot_left, self._post.on_doubt, attempt)
             await self._post.heed(letter, verdict, str(error))
             return (letter.feed, outcome(letter, attempt, verdict, None)), None
-        attempt = self._post.attempt(letter)
-        verdict = judge(Stage.DOT, reply, attempt)
-        if verdict.scope is not None:
-            await self._post.heed(letter, verdict, str(reply))
+        said = await self._said_of(letter, reply)
         if following is not None and not self._pipelining:
             self._introduce(following)
-        return (letter.feed, outcome(letter, attempt, verdict, reply)), following
+        return (letter.feed, said), following
+
+    async def _said_of(self, letter: Letter, reply: Reply) -> Outcome:
+        """What the reply to the final dot, which alone makes a message sent, says of it."""
+        if reply.accepts:
+            return Outcome(letter.due.id, "sent", self._post.now(), "", reply.code, reply.text)
+        attempt = self._post.attempt(letter)
+        verdict = judge(Stage.DOT, reply, attempt)
+        await self._post.heed(letter, verdict, str(reply))
+        return outcome(letter, attempt, verdict, reply)
 
 
 def outcome(letter: Letter, attempt: Attempt, verdict: Verdict, reply: Reply | None) -> Outcome:

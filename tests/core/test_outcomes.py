@@ -45,10 +45,6 @@ def test_scopes(stage: Stage, reply: str, scope: Scope, state: str) -> None:
     assert verdict.reason
 
 
-def test_acceptance_of_the_dot_is_all_that_makes_a_message_sent() -> None:
-    assert judge(Stage.DOT, Reply(250, ("2.0.0 Ok: queued as 4F1",)), FIRST).state == "sent"
-
-
 @pytest.mark.parametrize(
     ("attempts", "minutes"),
     [(1, 1), (2, 5), (3, 15), (4, 30), (5, 60), (6, 120), (7, 240), (50, 240)],

@@ -360,7 +360,7 @@ def test_postgresql_finds_the_rows_of_a_commit_by_their_index(
     session.execute(text("ANALYZE deliveries, slices"))
     session.execute(text(f"PREPARE take AS {TAKE}"))
     session.execute(text("SET plan_cache_mode = force_generic_plan"))
-    nobody = "1, 'token', now(), now(), 1, '{1}', '{2}', '[]'"
+    nobody = "1, 'token', now(), 1, '{1}', '{sending}', '{x}', '{now}', '{NULL}', '{x}'"
     plan = "\n".join(session.scalars(text(f"EXPLAIN EXECUTE take({nobody})")))
     assert "pk_deliveries" in plan
     assert "Seq Scan on deliveries" not in plan

@@ -11,13 +11,13 @@ from psycopg.pq.abc import PGresult
 from sqlalchemy import Engine
 
 from mcs.services.deliveries import Step
-from mcs.services.writers.writer import Written, passing, told
+from mcs.services.writers.writer import Written, passing, stored, told
 
-_HOLD, _TAKE = b"mcs_hold", b"mcs_take"
+_TAKE = b"mcs_take"
 
 
 class PostgresWriter:
-    """Two statements a step, all sent at once: what lies before a pipeline's end is one commit.
+    """A statement a step, all sent at once: what lies before a pipeline's end is one commit.
 
     It speaks libpq without a thread, so that the lane goes on while the server commits.
     """
@@ -34,7 +34,6 @@ class PostgresWriter:
         self._connection = connection
         self._libpq = connection.pgconn
         with passing(psycopg.Error):
-            _sound(self._libpq.prepare(_HOLD, HOLD.encode()))
             _sound(self._libpq.prepare(_TAKE, TAKE.encode()))
             self._libpq.nonblocking = 1
             self._libpq.enter_pipeline_mode()
@@ -70,18 +69,22 @@ class PostgresWriter:
         return answers
 
     def _send(self, now: datetime, until: datetime, step: Step) -> None:
-        mine = (step.claim.slice_id, step.claim.token)
-        self._execute(_HOLD, mine)
+        rows = [told(outcome) for outcome in step.outcomes]
+        rows += [("sending", "", stored(now), None, None, "", id) for id in step.starts]
+        states, reasons, instants, _, codes, texts, ids = zip(*rows, strict=True)
         self._execute(
             _TAKE,
             (
-                *mine,
+                step.claim.slice_id,
+                step.claim.token,
                 until.isoformat(),
-                now.isoformat(),
                 step.claim.parent.emailer_id,
-                _array(step.starts),
-                _array(outcome.delivery_id for outcome in step.outcomes),
-                json.dumps([told(outcome) for outcome in step.outcomes]),
+                _array(ids),
+                _array(states),
+                _array(map(_quoted, reasons)),
+                _array(map(_quoted, instants)),
+                _array("NULL" if code is None else code for code in codes),
+                _array(map(_quoted, texts)),
             ),
         )
 
@@ -90,18 +93,12 @@ class PostgresWriter:
 
     async def _answer(self) -> list[int] | None:
         """The deliveries of a step that may go; None when its lease is lost."""
-        await self._rows()
-        rows = await self._rows()
+        rows = _sound(await self._result())
+        await self._result()  # Behind each statement's result comes a None.
         if not rows.ntuples:
             return None
         started: list[int] = json.loads(rows.get_value(0, 0) or b"[]")
         return started
-
-    async def _rows(self) -> PGresult:
-        """What a statement returned. Behind it comes a None."""
-        rows = _sound(await self._result())
-        await self._result()
-        return rows
 
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
@@ -137,44 +134,62 @@ def _sound(result: PGresult | None) -> PGresult:
     return result
 
 
-def _array(ids: Iterable[int]) -> str:
+def _array(elements: Iterable[object]) -> str:
     """As PostgreSQL reads an array."""
-    return f"{{{','.join(map(str, ids))}}}"
+    return f"{{{','.join(map(str, elements))}}}"
+
+
+def _quoted(text: str) -> str:
+    """Any text as an array's element."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 _SOUND = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.PIPELINE_SYNC)
 
 _ANSWERS = ("sent", "failed", "in_doubt", "skipped")
 
-# A statement of its own: the next one's snapshot is taken when the slice is locked, so that it sees
-# what those who held the lock before have done to the deliveries.
-HOLD = "SELECT FROM slices WHERE id = $1 AND claim_token = $2 FOR NO KEY UPDATE"
-# It counts what it changes, and changes only what is still being sent: a commit that was given up
-# when no answer came may yet come after the one that was made in its place.
-# The array of what is recorded, beside the answers: for a join with nothing but what a function
+# One statement for both changes of a message's row: to begin updating a table costs PostgreSQL as
+# much as several rows of it, most of that for reading the text of its constraints anew.
+#
+# It changes only what still is what it must have been, and counts what it changed. So it does the
+# right thing after waiting for the slice's lock, though its snapshot is older: a row that was
+# changed meanwhile is looked at again as it is now. And a commit that was given up when no answer
+# came may yet come after the one that was made in its place.
+#
+# The ids stand in an array beside what is told of them: for a join with nothing but what a function
 # returns, PostgreSQL reads all deliveries.
 TAKE = (
-    "WITH held AS (SELECT id FROM slices WHERE id = $1 AND claim_token = $2),"
-    " recorded AS (UPDATE deliveries SET state = told.value->>0, reason = told.value->>1,"
-    " due_at = CAST(told.value->>2 AS timestamp) AT TIME ZONE 'UTC',"
-    " sent_at = CAST(told.value->>3 AS timestamp) AT TIME ZONE 'UTC',"
-    " reply_code = CAST(told.value->>4 AS integer), reply_text = told.value->>5"
-    " FROM held, json_array_elements(CAST($8 AS json)) AS told"
-    " WHERE deliveries.id = ANY(CAST($7 AS bigint[]))"
-    " AND deliveries.id = CAST(told.value->>6 AS bigint) AND deliveries.state = 'sending'"
-    " RETURNING deliveries.state),"
-    " started AS (UPDATE deliveries SET state = 'sending', started_at = $4,"
-    " attempts = attempts + 1 FROM held"
-    " WHERE deliveries.id = ANY(CAST($6 AS bigint[])) AND deliveries.state = 'pending'"
-    " AND EXISTS (SELECT 1 FROM emailers WHERE id = $5 AND state = 'sending')"
-    " RETURNING deliveries.id)"
-    " UPDATE slices SET lease_until = $3,"
-    " pending = pending - (SELECT count(*) FROM started),"
-    " sending = sending + (SELECT count(*) FROM started) - (SELECT count(*) FROM recorded), "
-    + ", ".join(
-        f"{state} = {state} + (SELECT count(*) FROM recorded WHERE recorded.state = '{state}')"
-        for state in _ANSWERS
+    "WITH held AS MATERIALIZED (SELECT id FROM slices WHERE id = $1 AND claim_token = $2"
+    " FOR NO KEY UPDATE),"
+    " moved AS (UPDATE deliveries SET state = told.state,"
+    + "".join(
+        f" {column} = CASE told.state WHEN 'sending' THEN {started} ELSE {answered} END,"
+        for column, started, answered in (
+            ("started_at", "told.at AT TIME ZONE 'UTC'", "deliveries.started_at"),
+            ("attempts", "attempts + 1", "attempts"),
+            ("reason", "deliveries.reason", "told.reason"),
+            ("due_at", "due_at", "told.at AT TIME ZONE 'UTC'"),
+            ("reply_code", "reply_code", "told.code"),
+            ("reply_text", "reply_text", "told.said"),
+        )
     )
-    + " WHERE id = $1 AND EXISTS (SELECT FROM held)"
-    " RETURNING (SELECT json_agg(id) FROM started)"
+    + " sent_at = CASE told.state WHEN 'sent' THEN told.at AT TIME ZONE 'UTC' END"
+    " FROM held, unnest(CAST($5 AS bigint[]), CAST($6 AS text[]), CAST($7 AS text[]),"
+    " CAST($8 AS timestamp[]), CAST($9 AS integer[]), CAST($10 AS text[]))"
+    " AS told(id, state, reason, at, code, said)"
+    " WHERE deliveries.id = ANY(CAST($5 AS bigint[])) AND deliveries.id = told.id"
+    " AND deliveries.state = CASE told.state WHEN 'sending' THEN 'pending' ELSE 'sending' END"
+    " AND (told.state <> 'sending'"
+    " OR EXISTS (SELECT FROM emailers WHERE id = $4 AND state = 'sending'))"
+    " RETURNING deliveries.id, deliveries.state),"
+    " counted AS (SELECT count(*) AS moved,"
+    " count(*) FILTER (WHERE state = 'sending') AS started,"
+    " json_agg(id) FILTER (WHERE state = 'sending') AS started_ids, "
+    + ", ".join(f"count(*) FILTER (WHERE state = '{state}') AS {state}" for state in _ANSWERS)
+    + " FROM moved)"
+    " UPDATE slices SET lease_until = $3, pending = pending - counted.started,"
+    " sending = sending + 2 * counted.started - counted.moved, "
+    + ", ".join(f"{state} = slices.{state} + counted.{state}" for state in _ANSWERS)
+    + " FROM held, counted WHERE slices.id = held.id RETURNING counted.started_ids"
 )
