@@ -116,16 +116,14 @@ class Lane:
 
     async def _serve(self) -> None:
         talking = [asyncio.create_task(self._talk())]
+        self._open_more(talking)
         pacing = asyncio.create_task(self._pace())
         try:
             while not all(task.done() for task in talking) and not self._overdue(DRAIN_SECONDS + 1):
-                # A lane that began with one letter may have claimed thousands since. One that the
-                # server wanted no more of stays in the list, and is not made up for.
-                number = min(self._settings.smtp_connections, self._waiting())
-                for _ in range(number - len(talking)):
-                    talking.append(asyncio.create_task(self._talk()))
                 self._heed_failures(talking)
                 await self._keep_on()
+                # A lane that began with one letter may have claimed thousands since.
+                self._open_more(talking)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hungry.wait(), KEEPER_SECONDS)
             await asyncio.gather(*(task for task in talking if task.done()))
@@ -140,6 +138,15 @@ class Lane:
                 await self._on_thread(self._pacer.leave)
         if self._failure is not None:
             raise self._failure
+
+    def _open_more(self, talking: list[asyncio.Task[None]]) -> None:
+        """As many connections as there are letters to send, up to what the settings allow.
+
+        One that the server wanted no more of stays in the list, and is not made up for.
+        """
+        number = min(self._settings.smtp_connections, self._waiting())
+        for _ in range(number - len(talking)):
+            talking.append(asyncio.create_task(self._talk()))
 
     def _heed_failures(self, talking: Collection[asyncio.Task[None]]) -> None:
         """A talk that broke down will not bring back its letters: nobody is to wait for them."""

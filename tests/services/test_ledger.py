@@ -2,9 +2,10 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import pytest
 from sqlalchemy import Engine, create_engine, select, text
@@ -169,7 +170,13 @@ def test_what_is_too_long_for_its_column_is_cut(
     assert session.scalars(select(Slice.failed)).one() == 1
 
 
-Advance = Callable[[datetime, list[Step]], tuple[set[int], list[Step]]]
+Advanced = tuple[set[int], list[Step]]
+
+
+class Advance(Protocol):
+    def __call__(
+        self, now: datetime, steps: list[Step], /, lease: timedelta = LEASE
+    ) -> Advanced: ...
 
 
 @pytest.fixture
@@ -179,12 +186,25 @@ def writer(engine: Engine) -> Iterator[Writer]:
     writer.close()
 
 
+@pytest.fixture
+def written(writer: Writer) -> Iterator[Advance]:
+    """What the writer does, in one loop as in a lane."""
+    loop = asyncio.new_event_loop()
+
+    def advance(now: datetime, steps: list[Step], /, lease: timedelta = LEASE) -> Advanced:
+        return loop.run_until_complete(writer.advance(now, now + lease, steps))
+
+    yield advance
+    writer.close()
+    loop.close()
+
+
 @pytest.fixture(params=["session", "writer"])
-def advance(request: pytest.FixtureRequest, session: Session, writer: Writer) -> Advance:
+def advance(request: pytest.FixtureRequest, session: Session, written: Advance) -> Advance:
     """A plain step is written in either of two ways, which do the same."""
     if request.param == "session":
-        return lambda now, steps: deliveries.advance(session, now, LEASE, steps)
-    return lambda now, steps: asyncio.run(writer.advance(now, now + LEASE, steps))
+        return lambda now, steps, /, lease=LEASE: deliveries.advance(session, now, lease, steps)
+    return written
 
 
 def test_a_plain_commit_writes_answers_and_starts_whoever_writes_it(
@@ -261,15 +281,17 @@ def test_a_start_is_refused_after_a_change_of_mind(
 
 
 def test_a_writer_that_waits_for_a_cancel_sees_what_it_did(
-    session: Session, now: datetime, emailer_id: int, held: tuple[Claim, list[Due]], writer: Writer
+    session: Session,
+    now: datetime,
+    emailer_id: int,
+    held: tuple[Claim, list[Due]],
+    written: Advance,
 ) -> None:
     """PostgreSQL takes a statement's snapshot before it waits for a lock."""
     claim, (ann, bob, _cleo) = held
     answer: list[tuple[set[int], list[Step]]] = []
     step = Step(claim, starts=[ann.id, bob.id])
-    waiting = threading.Thread(
-        target=lambda: answer.append(asyncio.run(writer.advance(now, now + LEASE, [step])))
-    )
+    waiting = threading.Thread(target=lambda: answer.append(written(now, [step])))
     with writing(session):
         session.execute(select(Slice.id).with_for_update())
         session.execute(
@@ -286,7 +308,11 @@ def test_a_writer_that_waits_for_a_cancel_sees_what_it_did(
 
 
 def test_a_writer_whose_connection_is_cut_says_so_and_has_written_nothing(
-    session: Session, now: datetime, emailer_id: int, held: tuple[Claim, list[Due]], writer: Writer
+    session: Session,
+    now: datetime,
+    emailer_id: int,
+    held: tuple[Claim, list[Due]],
+    written: Advance,
 ) -> None:
     claim, (ann, *_rest) = held
     if session.get_bind().dialect.name != "postgresql":
@@ -294,7 +320,7 @@ def test_a_writer_whose_connection_is_cut_says_so_and_has_written_nothing(
     others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
     session.execute(text(f"SELECT pg_terminate_backend(pid) {others}"))
     with pytest.raises(OperationalError):
-        asyncio.run(writer.advance(now, now + LEASE, [Step(claim, starts=[ann.id])]))
+        written(now, [Step(claim, starts=[ann.id])])
     assert counts(session, emailer_id) == {"pending": 3}
 
 
@@ -316,14 +342,19 @@ def bob_after_ann(session: Session, now: datetime, held: tuple[Claim, list[Due]]
 
 
 def test_a_commit_that_is_not_answered_within_a_lease_is_given_up_and_made_once(
-    session: Session, now: datetime, emailer_id: int, bob_after_ann: Step, writer: Writer
+    session: Session,
+    now: datetime,
+    emailer_id: int,
+    bob_after_ann: Step,
+    writer: Writer,
+    written: Advance,
 ) -> None:
     if session.get_bind().dialect.name != "postgresql":
         pytest.skip("SQLite answers, or is locked")
     with writing(session):
         session.execute(select(Slice.id).with_for_update())
         with pytest.raises(OperationalError):
-            asyncio.run(writer.advance(now, now + timedelta(seconds=0.3), [bob_after_ann]))
+            written(now, [bob_after_ann], lease=timedelta(seconds=0.3))
         writer.close()
     # The server goes on with what was given up, before this or after it.
     (started, lost) = deliveries.advance(session, now, LEASE, [bob_after_ann], again=True)
@@ -333,12 +364,12 @@ def test_a_commit_that_is_not_answered_within_a_lease_is_given_up_and_made_once(
 
 
 def test_a_commit_that_comes_after_the_one_in_its_place_changes_nothing(
-    session: Session, now: datetime, emailer_id: int, bob_after_ann: Step, writer: Writer
+    session: Session, now: datetime, emailer_id: int, bob_after_ann: Step, written: Advance
 ) -> None:
     if session.get_bind().dialect.name != "postgresql":
         pytest.skip("none comes late")
     deliveries.advance(session, now, LEASE, [bob_after_ann])
-    assert asyncio.run(writer.advance(now, now + LEASE, [bob_after_ann])) == (set(), [])
+    assert written(now, [bob_after_ann]) == (set(), [])
     assert counts(session, emailer_id) == {"sent": 1, "sending": 1, "pending": 1}
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import psycopg
@@ -33,7 +33,12 @@ class PostgresWriter:
         pooled.detach()
         self._connection = connection
         self._libpq = connection.pgconn
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._heard = asyncio.Event()
+        self._broken: psycopg.Error | None = None
         with passing(psycopg.Error):
+            # Libpq forgets which it was when the connection is lost.
+            self._socket = self._libpq.socket
             _sound(self._libpq.prepare(_TAKE, TAKE.encode()))
             self._libpq.nonblocking = 1
             self._libpq.enter_pipeline_mode()
@@ -55,11 +60,13 @@ class PostgresWriter:
         return started, lost
 
     def close(self) -> None:
+        self._listen_no_more()
         self._connection.close()
 
     async def _written(
         self, now: datetime, until: datetime, steps: Sequence[Step]
     ) -> list[list[int] | None]:
+        self._listen()
         for step in steps:
             self._send(now, until, step)
         self._libpq.pipeline_sync()
@@ -69,8 +76,9 @@ class PostgresWriter:
         return answers
 
     def _send(self, now: datetime, until: datetime, step: Step) -> None:
+        at = stored(now)
         rows = [told(outcome) for outcome in step.outcomes]
-        rows += [("sending", "", stored(now), None, None, "", id) for id in step.starts]
+        rows += [("sending", "", at, None, None, "", id) for id in step.starts]
         states, reasons, instants, _, codes, texts, ids = zip(*rows, strict=True)
         self._execute(
             _TAKE,
@@ -103,26 +111,40 @@ class PostgresWriter:
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
         while self._libpq.flush():
-            await _ready(loop.add_writer, loop.remove_writer, self._libpq.socket)
+            emptied = asyncio.Event()
+            loop.add_writer(self._socket, emptied.set)
+            try:
+                await emptied.wait()
+            finally:
+                loop.remove_writer(self._socket)
 
     async def _result(self) -> PGresult | None:
-        loop = asyncio.get_running_loop()
         while self._libpq.is_busy():
-            await _ready(loop.add_reader, loop.remove_reader, self._libpq.socket)
-            self._libpq.consume_input()
+            if self._broken is not None:
+                raise self._broken
+            self._heard.clear()
+            await self._heard.wait()
         return self._libpq.get_result()
 
+    # It listens from its first commit to its end: to begin and to end took 20 us a message.
 
-async def _ready(
-    watch: Callable[[int, Callable[[], None]], None], ignore: Callable[[int], bool], socket: int
-) -> None:
-    """Wait until the socket can be read, or written to."""
-    ready = asyncio.Event()
-    watch(socket, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        ignore(socket)
+    def _listen(self) -> None:
+        if self._loop is None and self._broken is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._socket, self._hear)
+
+    def _hear(self) -> None:
+        try:
+            self._libpq.consume_input()
+        except psycopg.Error as error:
+            self._listen_no_more()
+            self._broken = error
+        self._heard.set()
+
+    def _listen_no_more(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket)
+            self._loop = None
 
 
 def _sound(result: PGresult | None) -> PGresult:

@@ -68,4 +68,5 @@ def told(outcome: Outcome) -> tuple[str, str, str, str | None, int | None, str, 
 
 def stored(instant: datetime) -> str:
     """As SQLite stores it (UtcDateTime), which PostgreSQL reads too."""
-    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    # Without the zone that stands behind these 26 characters.
+    return instant.astimezone(UTC).isoformat(" ", "microseconds")[:26]
