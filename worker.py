@@ -2,11 +2,9 @@
 
 import sys
 
-from rq.utils import import_attribute
-
-from mcs import config
+from mcs import config, jobs
 from mcs.gateways import journal, worker
-from mcs.gateways.jobqueue import JOBS, JobQueue
+from mcs.gateways.jobqueue import JobQueue
 
 
 def main() -> int:
@@ -17,8 +15,7 @@ def main() -> int:
     except config.BadSetting as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
-    for name in JOBS:
-        import_attribute(name)  # Before the forks, so that a horse finds everything imported.
+    jobs.rehearse()
     queue = JobQueue(settings.redis_url, settings.redis_tls_verify)
     worker.work(queue, settings.redis_url, settings.redis_tls_verify)
     return 0

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs import config
@@ -18,25 +18,32 @@ from mcs.services import health
 
 @dataclass(frozen=True)
 class Runtime:
-    """One process's own: a connection is never shared over a fork."""
+    """What a process has, and those that it forks: but a connection is never shared."""
 
     settings: config.Settings
+    engine: Engine
     sessions: sessionmaker[Session]
     queue: JobQueue
     callbacks: Mapping[str, Callable[[Call], Any]]
 
 
-_made: dict[int, Runtime] = {}
+_made: Runtime | None = None
+_process = 0
 
 
 def runtime() -> Runtime:
-    """This process's runtime, made when it is first asked for. Its clock is right from then on."""
-    process = os.getpid()
-    if process not in _made:
-        _made.clear()
-        _made[process] = _make(config.load())
-        keep_time(_made[process])
-    return _made[process]
+    """This process's runtime, made when it is first asked for. Its clock is right from then on.
+
+    What SQLAlchemy knows by then, of the database and of its statements, a forked process keeps.
+    """
+    global _made, _process
+    if _made is None:
+        _made = _make(config.load())
+    if _process != os.getpid():
+        _made.engine.dispose(close=False)  # Whoever forked this process goes on with its own.
+        _process = os.getpid()
+        keep_time(_made)
+    return _made
 
 
 def keep_time(here: Runtime) -> None:
@@ -51,4 +58,4 @@ def _make(settings: config.Settings) -> Runtime:
     engine = configure_engine(create_engine(settings.database_url, pool_pre_ping=True))
     queue = JobQueue(settings.redis_url, settings.redis_tls_verify)
     table = callbacks.table(settings.webhook_allow)
-    return Runtime(settings, sessionmaker(engine), queue, table)
+    return Runtime(settings, engine, sessionmaker(engine), queue, table)
