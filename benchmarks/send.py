@@ -33,7 +33,9 @@ from mcs.services import emailers
 # Contestants without a ledger, that do the same for each message, are timed on fewer.
 FLASK_MAIL_MESSAGES = 1_000
 LATENCY_MS = 50
-LATENCY_SECONDS = 30
+LATENCY_SECONDS = 60
+# Of one's own mail server. The setting's default, 8, is what every provider takes.
+CONNECTIONS = 24
 LATENCY_CONNECTIONS = (1, 10, 50, 100)
 LATENCY_GUESS = 20  # messages a second and connection: how many recipients fill the time
 
@@ -45,7 +47,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.send", description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--recipients", type=int, default=20_000)
-    parser.add_argument("--connections", type=int, default=8, help="MCS_SMTP_CONNECTIONS")
+    parser.add_argument(
+        "--connections", type=int, default=CONNECTIONS, help="MCS_SMTP_CONNECTIONS"
+    )
     parser.add_argument("--only", choices=("sqlite", "postgres", "peers", "latency"), nargs="*")
     asked = parser.parse_args()
     only = set(asked.only or ("sqlite", "postgres", "peers", "latency"))
@@ -120,6 +124,7 @@ def _at_latency(stage: Stage, port: int) -> None:
 def mcs(here: Installation, campaign_id: int, workers: int, port: int, connections: int) -> float:
     """From the instant an emailer is due to the one its ledger is complete."""
     with here.working(workers, port, connections):
+        # Its ledger is begun a second before.
         second = math.ceil(time.time() + 3.5)
         emailer_id = here.plan(campaign_id, datetime.fromtimestamp(second, UTC))
         emailer = here.wait_for(emailer_id, 600)
