@@ -124,8 +124,7 @@ def _at_latency(stage: Stage, port: int) -> None:
 def mcs(here: Installation, campaign_id: int, workers: int, port: int, connections: int) -> float:
     """From the instant an emailer is due to the one its ledger is complete."""
     with here.working(workers, port, connections):
-        # Its ledger is begun a second before.
-        second = math.ceil(time.time() + 3.5)
+        second = math.ceil(time.time() + 1.5)
         emailer_id = here.plan(campaign_id, datetime.fromtimestamp(second, UTC))
         emailer = here.wait_for(emailer_id, 600)
         with here.sessions() as session:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue
-from mcs.models import Emailer, Scenario
+from mcs.models import Emailer
 from mcs.services import (
     actions,
     deliveries,
@@ -70,20 +70,13 @@ def ring_runner(queue: JobQueue, number: int) -> None:
 
 
 def due_emailers(session: Session, now: datetime) -> Sequence[int]:
-    """Planned emailers whose instant has come, or whose ledger is to be written before it."""
-    rows = session.execute(
-        select(Emailer.id, Emailer.scheduled_at, Scenario.campaign_id)
-        .join(Scenario, Scenario.id == Emailer.scenario_id)
-        .where(Emailer.state == "planned", Emailer.scheduled_at <= now + emailers.AHEAD_MOST)
+    """Planned emailers whose instant has come."""
+    found = session.scalars(
+        select(Emailer.id)
+        .where(Emailer.state == "planned", Emailer.scheduled_at <= now)
         .order_by(Emailer.scheduled_at)
         .limit(RINGS)
     ).all()
-    found = [
-        row.id
-        for row in rows
-        if row.scheduled_at <= now
-        or row.scheduled_at - emailers.head_start(session, row.campaign_id) <= now
-    ]
     session.commit()
     return found
 

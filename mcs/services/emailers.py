@@ -1,6 +1,5 @@
 """Emailers: start one at its instant, hold it, stop it, and say how it stands."""
 
-import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +20,6 @@ from mcs.services.transactions import writing
 
 # Large enough that a worker rarely asks for the next, small enough that several share the end.
 SLICE_SIZE = 2000
-# A large ledger is begun before the instant, so that the first message need not wait for it: a row
-# takes 13 us on SQLite and 33 on PostgreSQL, 2,000 of them less than a tenth of a second.
-AHEAD_PER_CONTACT = timedelta(microseconds=50)
-AHEAD_FROM = 2_000
-AHEAD_MOST = timedelta(minutes=1)
 # More rings than workers would only wake them for nothing; the clock rings again each second.
 RINGS = 16
 # What a server says may be longer than the column for it.
@@ -88,22 +82,12 @@ def send(
 ) -> None:
     """Start an emailer that is due: planned -> sending, with a delivery per contact, in one commit.
 
-    That may be as long before its instant as ``head_start`` says; no message starts before it.
     Not due yet, or no longer planned: nothing happens, so the bell may ring early, late or twice.
     Later than ``late_limit`` it becomes missed and waits for a person; so does one whose campaign
     lacks a sender or a postal address (CAN-SPAM asks for both).
     """
     if _start(session, now, emailer_id, late_limit):
         ring(session, now, queue, emailer_id)
-
-
-def head_start(session: Session, campaign_id: int) -> timedelta:
-    """How long before its instant an emailer's ledger is begun: whole seconds, by its size."""
-    contacts = audiences.size(session, campaign_id, None)
-    if contacts < AHEAD_FROM:
-        return timedelta()
-    seconds = math.ceil(contacts * AHEAD_PER_CONTACT / timedelta(seconds=1))
-    return min(timedelta(seconds=seconds), AHEAD_MOST)
 
 
 def ring(session: Session, now: datetime, queue: JobQueue, emailer_id: int) -> None:
@@ -251,8 +235,7 @@ def finish(session: Session, now: datetime, emailer_id: int) -> bool:
         record_served(session, emailer_id)
         if left or emailer.state != "sending":
             return False
-        at = max(now, emailer.scheduled_at)
-        emailer.state, emailer.finished_at, emailer.notice = "sent", at, ""
+        emailer.state, emailer.finished_at, emailer.notice = "sent", now, ""
         return True
 
 
@@ -352,12 +335,10 @@ def _start(session: Session, now: datetime, emailer_id: int, late_limit: timedel
             emailer = locked(session, emailer_id)
         except NotPossible:
             return False  # withdrawn since the bell was set
-        if emailer.state != "planned" or emailer.scheduled_at > now + AHEAD_MOST:
+        if emailer.state != "planned" or emailer.scheduled_at > now:
             return False
-        early = emailer.scheduled_at > now
-        by = now + head_start(session, emailer.scenario.campaign_id) if early else now
         intended = planning.intended(emailer.scenario, emailer.scenario.campaign)
-        if emailer.scheduled_at > by or intended is None or intended > by:
+        if intended is None or intended > now:
             return False  # edited or switched off since; the planner is about to say so here too
         if now - emailer.scheduled_at > late_limit:
             _move(session, now, emailer_id, "missed", notice=_too_late(emailer, now))
@@ -375,15 +356,14 @@ def _start(session: Session, now: datetime, emailer_id: int, late_limit: timedel
 def _set_off(session: Session, now: datetime, emailer: Emailer) -> None:
     """Freeze the recipients and write the ledger: one delivery per contact of the batch."""
     scenario = emailer.scenario
-    at = max(now, emailer.scheduled_at)
     # Held against an import that adds to the batch between the count and the insert (a foreign
     # key takes a share lock on this row).
     session.execute(
         select(Batch.id).where(Batch.campaign_id == scenario.campaign_id).with_for_update()
     )
     recipients = audiences.size(session, scenario.campaign_id, scenario.excludes_id)
-    session.execute(_snapshot(at, emailer.id, scenario.campaign_id, scenario.excludes_id))
-    session.execute(_slices(at, emailer.id))
+    session.execute(_snapshot(now, emailer.id, scenario.campaign_id, scenario.excludes_id))
+    session.execute(_slices(now, emailer.id))
     written = session.scalars(
         select(func.coalesce(func.sum(Slice.pending + Slice.skipped), 0)).where(
             Slice.emailer_id == emailer.id
@@ -392,11 +372,11 @@ def _set_off(session: Session, now: datetime, emailer: Emailer) -> None:
     if written != recipients:
         # A contact left the batch in between: nothing is committed, the bell rings again.
         raise RuntimeError(f"{written} deliveries for {recipients} recipients")
-    emailer.recipients, emailer.started_at, emailer.paced_from = recipients, at, at
+    emailer.recipients, emailer.started_at, emailer.paced_from = recipients, now, now
     session.flush()
 
 
-def _snapshot(at: datetime, emailer_id: int, campaign_id: int, excludes_id: int | None) -> Insert:
+def _snapshot(now: datetime, emailer_id: int, campaign_id: int, excludes_id: int | None) -> Insert:
     """One delivery per contact of the batch; those left out are born skipped, with the reason."""
     member = audiences.members(campaign_id, excludes_id).subquery()
     rows = select(
@@ -405,7 +385,7 @@ def _snapshot(at: datetime, emailer_id: int, campaign_id: int, excludes_id: int 
         case((member.c.reason == "", "pending"), else_="skipped"),
         member.c.reason,
         literal(0),
-        literal(at, type_=UtcDateTime()),
+        literal(now, type_=UtcDateTime()),
         random_hex(secrets.token_hex(16), member.c.contact_id),
         literal(""),
     ).order_by(member.c.contact_id)
@@ -422,7 +402,7 @@ def _snapshot(at: datetime, emailer_id: int, campaign_id: int, excludes_id: int 
     return insert(Delivery).from_select(columns, rows, include_defaults=False)
 
 
-def _slices(at: datetime, emailer_id: int) -> Insert:
+def _slices(now: datetime, emailer_id: int) -> Insert:
     """The ranges of the emailer's deliveries, with their counts."""
     numbered = (
         select(
@@ -439,7 +419,7 @@ def _slices(at: datetime, emailer_id: int) -> Insert:
             literal(emailer_id),
             func.min(numbered.c.id),
             func.max(numbered.c.id),
-            literal(at, type_=UtcDateTime()),
+            literal(now, type_=UtcDateTime()),
             pending,
             func.count() - pending,
             *(literal(0) for _ in range(4)),
@@ -562,13 +542,12 @@ def _unschedule(session: Session, now: datetime, scenario_id: int) -> None:
 
 def _wake(session: Session, now: datetime, emailer: Emailer) -> None:
     """Let the slices that wait for a server that was away be tried at once."""
-    at = max(now, emailer.scheduled_at)
-    emailer.paced_from, emailer.paced_sent = at, _served(session, emailer.id)
+    emailer.paced_from, emailer.paced_sent = now, _served(session, emailer.id)
     session.flush()
     session.execute(
         update(Slice)
         .where(Slice.emailer_id == emailer.id, Slice.pending > 0, Slice.claim_token.is_(None))
-        .values(due_at=at)
+        .values(due_at=now)
         .execution_options(synchronize_session=False)
     )
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Delivery, Emailer, Slice
-from mcs.services import deliveries, due, emailers, planning, suppressions
+from mcs.services import due, emailers, planning
 from tests.people import add_campaign, add_contact, add_scenario
 
 LIMIT = timedelta(minutes=120)
@@ -186,36 +186,6 @@ def test_nothing_goes_out_early(session: Session, now: datetime, queue: JobQueue
     assert emailers.progress(session, emailer_id).state == "planned"
     emailers.send(session, now, queue, emailer_id, LIMIT)
     assert emailers.progress(session, emailer_id).state == "sending"
-
-
-def test_a_large_ledger_is_written_before_its_instant_and_no_message_starts_before(
-    session: Session, now: datetime, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(emailers, "AHEAD_FROM", 3)
-    monkeypatch.setattr(emailers, "AHEAD_PER_CONTACT", timedelta(seconds=1))
-    campaign = add_campaign(session)
-    for name in ("Ann", "Bob", "Charlie"):
-        add_contact(session, campaign, name)
-    add_scenario(session, campaign)
-    (emailer_id,) = planning.plan_day(session, now - timedelta(hours=1), queue)
-
-    def before(seconds: float) -> datetime:
-        return now - timedelta(seconds=seconds)
-
-    assert due.due_emailers(session, before(3.1)) == []
-    emailers.send(session, before(3.1), queue, emailer_id, LIMIT)
-    assert emailers.progress(session, emailer_id).state == "planned"
-    assert due.due_emailers(session, before(3)) == [emailer_id]
-    emailers.send(session, before(3), queue, emailer_id, LIMIT)
-    progress = emailers.progress(session, emailer_id)
-    assert (progress.state, progress.pending, progress.late_by) == ("sending", 3, timedelta())
-    suppressions.suppress(session, before(2), "charlie@people.example", suppressions.UNSUBSCRIBED)
-    emailers.pause(session, before(1.5), emailer_id)
-    emailers.resume(session, before(1), queue, emailer_id, LIMIT)
-    assert deliveries.claim(session, before(0.001), LIMIT) is None
-    claim = deliveries.claim(session, now, LIMIT)
-    assert claim is not None
-    assert [letter.name for letter in deliveries.load(session, now, claim)] == ["Ann", "Bob"]
 
 
 @pytest.mark.parametrize("change", ["later", "draft", "inactive", "over"])
