@@ -33,20 +33,19 @@ log = logging.getLogger(__name__)
 
 
 def rehearse() -> None:
-    """Do for nobody what begins each sending, before a worker forks.
+    """Ask for nobody what begins each sending, before a worker forks.
 
     What is made once a process, such as SQLAlchemy's mappers and the text of a statement, took a
     tenth of a second of every job. Where the database is away or empty, that is left to the jobs.
     """
     try:
-        send_emailer(NOBODY)
         here = runtime()
         with here.sessions() as session:
+            due.due_emailers(session, clock.now())
             deliveries.claim(session, clock.now(), timedelta(), NOBODY)
+        here.engine.dispose()
     except SQLAlchemyError as error:
-        log.debug("no rehearsal: %s", error)
-    finally:
-        runtime().engine.dispose()
+        log.info("the database does not answer yet (%s)", type(error).__name__)
 
 
 def plan_day() -> None:

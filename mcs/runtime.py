@@ -41,8 +41,8 @@ def runtime() -> Runtime:
         _made = _make(config.load())
     if _process != os.getpid():
         _made.engine.dispose(close=False)  # Whoever forked this process goes on with its own.
-        _process = os.getpid()
         keep_time(_made)
+        _process = os.getpid()
     return _made
 
 

@@ -66,6 +66,7 @@ _WORDS = {
 
 def judge(stage: Stage, reply: Reply, attempt: Attempt) -> Verdict:
     """What a refusal means for the delivery."""
+    assert not (stage is Stage.DOT and reply.accepts), "what was accepted must not go again"
     about = scope(stage, reply)
     if about is Scope.SENDER:
         # Nobody is marked for what is ours: as soon as it is mended, it goes again.

@@ -46,7 +46,7 @@ class _Wish(NamedTuple):
 class Recorder:
     """Writes for one lane.
 
-    ``meanwhile`` is called once a commit, when the lane has nothing to do but wait: for the
+    ``meanwhile`` is called once a plain commit, when the lane has nothing to do but wait: for the
     database; or, where nobody can do anything during a commit (SQLite's writer), for the mail
     server, when what was started is on its way.
     """

@@ -45,6 +45,11 @@ def test_scopes(stage: Stage, reply: str, scope: Scope, state: str) -> None:
     assert verdict.reason
 
 
+def test_what_was_accepted_is_never_judged_as_a_refusal() -> None:
+    with pytest.raises(AssertionError):
+        judge(Stage.DOT, Reply(250, ("2.0.0 Ok: queued as 4F1",)), FIRST)
+
+
 @pytest.mark.parametrize(
     ("attempts", "minutes"),
     [(1, 1), (2, 5), (3, 15), (4, 30), (5, 60), (6, 120), (7, 240), (50, 240)],

@@ -218,9 +218,10 @@ def test_a_plain_commit_writes_answers_and_starts_whoever_writes_it(
     assert advance(now, [Step(claim, starts=[ann.id, bob.id])]) == ({ann.id, bob.id}, [])
     assert counts(session, emailer_id) == {"sending": 2, "pending": 1}
     later = now + timedelta(seconds=1)
+    said = 'é, "C:\\mail" {NULL}, NULL'
     answers = [
         Outcome(ann.id, "sent", later, reply_code=250, reply_text="2.0.0 Ok: queued as 4cX"),
-        Outcome(bob.id, "failed", later, reason="no such address", reply_code=550, reply_text="é"),
+        Outcome(bob.id, "failed", later, reason="no such address", reply_code=550, reply_text=said),
     ]
     step = Step(claim, outcomes=answers, starts=[cleo.id])
     assert is_plain(step)
@@ -233,9 +234,18 @@ def test_a_plain_commit_writes_answers_and_starts_whoever_writes_it(
     )
     assert [tuple(row) for row in rows] == [
         ("sent", "", 1, later, now, later, 250, "2.0.0 Ok: queued as 4cX", None),
-        ("failed", "no such address", 1, later, now, None, 550, "é", "failed"),
+        ("failed", "no such address", 1, later, now, None, 550, said, "failed"),
         ("sending", "", 1, now, later, None, None, "", None),
     ]
+    assert session.scalars(select(Slice.lease_until)).one() == later + LEASE
+
+
+def test_a_plain_commit_of_nothing_renews_the_lease(
+    session: Session, now: datetime, held: tuple[Claim, list[Due]], advance: Advance
+) -> None:
+    claim, _ = held
+    later = now + timedelta(seconds=1)
+    assert advance(later, [Step(claim)]) == (set(), [])
     assert session.scalars(select(Slice.lease_until)).one() == later + LEASE
 
 

@@ -1,6 +1,7 @@
 """The writer for PostgreSQL."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -11,7 +12,7 @@ from psycopg.pq.abc import PGresult
 from sqlalchemy import Engine
 
 from mcs.services.deliveries import Step
-from mcs.services.writers.writer import Written, passing, stored, told
+from mcs.services.writers.writer import Row, Written, passing, stored, told
 
 _TAKE = b"mcs_take"
 
@@ -78,8 +79,7 @@ class PostgresWriter:
     def _send(self, now: datetime, until: datetime, step: Step) -> None:
         at = stored(now)
         rows = [told(outcome) for outcome in step.outcomes]
-        rows += [("sending", "", at, None, None, "", id) for id in step.starts]
-        states, reasons, instants, _, codes, texts, ids = zip(*rows, strict=True)
+        rows += [Row("sending", "", at, None, None, "", id) for id in step.starts]
         self._execute(
             _TAKE,
             (
@@ -87,12 +87,12 @@ class PostgresWriter:
                 step.claim.token,
                 until.isoformat(),
                 step.claim.parent.emailer_id,
-                _array(ids),
-                _array(states),
-                _array(map(_quoted, reasons)),
-                _array(map(_quoted, instants)),
-                _array("NULL" if code is None else code for code in codes),
-                _array(map(_quoted, texts)),
+                _array([row.delivery_id for row in rows]),
+                _array([row.state for row in rows]),
+                _array([_quoted(row.reason) for row in rows]),
+                _array([_quoted(row.at) for row in rows]),
+                _array(["NULL" if row.code is None else row.code for row in rows]),
+                _array([_quoted(row.text) for row in rows]),
             ),
         )
 
@@ -111,10 +111,13 @@ class PostgresWriter:
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
         while self._libpq.flush():
-            emptied = asyncio.Event()
-            loop.add_writer(self._socket, emptied.set)
+            if self._broken is not None:
+                raise self._broken
+            self._heard.clear()
+            # Woken too by what is heard: it may be that the connection has ended.
+            loop.add_writer(self._socket, self._heard.set)
             try:
-                await emptied.wait()
+                await self._heard.wait()
             finally:
                 loop.remove_writer(self._socket)
 
@@ -143,6 +146,9 @@ class PostgresWriter:
 
     def _listen_no_more(self) -> None:
         if self._loop is not None:
+            # Where libpq has closed it, epoll knows it no more.
+            with contextlib.suppress(OSError):
+                self._loop.remove_writer(self._socket)
             self._loop.remove_reader(self._socket)
             self._loop = None
 
@@ -176,8 +182,9 @@ _ANSWERS = ("sent", "failed", "in_doubt", "skipped")
 #
 # It changes only what still is what it must have been, and counts what it changed. So it does the
 # right thing after waiting for the slice's lock, though its snapshot is older: a row that was
-# changed meanwhile is looked at again as it is now. And a commit that was given up when no answer
-# came may yet come after the one that was made in its place.
+# changed meanwhile is looked at again as it is now. (Not so the emailer: a pause that is committed
+# during that wait comes after these starts. A cancel changes the rows.) And a commit that was given
+# up when no answer came may yet come after the one that was made in its place.
 #
 # The ids stand in an array beside what is told of them: for a join with nothing but what a function
 # returns, PostgreSQL reads all deliveries.

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sqlalchemy.exc import OperationalError
 
@@ -51,11 +51,22 @@ def counts(step: Step) -> dict[str, int]:
     return counts
 
 
-def told(outcome: Outcome) -> tuple[str, str, str, str | None, int | None, str, int]:
-    """An answer as the columns state, reason, due_at, sent_at, reply_code, reply_text; and its
-    delivery's id."""
+class Row(NamedTuple):
+    """What is written of a delivery; ``at`` is its due_at, or when it starts."""
+
+    state: str
+    reason: str
+    at: str
+    sent_at: str | None
+    code: int | None
+    text: str
+    delivery_id: int
+
+
+def told(outcome: Outcome) -> Row:
+    """An answer as it is written."""
     at = stored(outcome.at)
-    return (
+    return Row(
         outcome.state,
         outcome.reason[:200],
         at,
