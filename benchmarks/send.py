@@ -47,9 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.send", description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--recipients", type=int, default=20_000)
-    parser.add_argument(
-        "--connections", type=int, default=CONNECTIONS, help="MCS_SMTP_CONNECTIONS"
-    )
+    parser.add_argument("--connections", type=int, default=CONNECTIONS, help="MCS_SMTP_CONNECTIONS")
     parser.add_argument("--only", choices=("sqlite", "postgres", "peers", "latency"), nargs="*")
     asked = parser.parse_args()
     only = set(asked.only or ("sqlite", "postgres", "peers", "latency"))
