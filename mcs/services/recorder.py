@@ -24,8 +24,10 @@ from mcs.services.writers.writer import Writer
 
 # Longer than a server nearby takes to answer, and than a commit.
 GATHER_SECONDS = 0.002
-# After waiting for a server that is further away: so many commits without.
+# After waiting in vain, for a server that is further away: so many commits without, and twice as
+# many each further time.
 GATHERS_SKIPPED = 4
+MOST_GATHERS_SKIPPED = 64
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,8 @@ class Recorder:
         self._wanted = asyncio.Event()
         self._all_said = asyncio.Event()
         self._under_way = 0
-        self._gathers_skipped = 0
+        self._gathers_to_skip = 0
+        self._skip_next = GATHERS_SKIPPED
         self._closing = False
         self._writer: Writer | None = None
         with sessions() as session:
@@ -137,16 +140,18 @@ class Recorder:
         connections 3.9 a group instead of 7.7, and 1.4 times the processor time a message).
         """
         await asyncio.sleep(0)
-        if self._gathers_skipped > 0:
-            self._gathers_skipped -= 1
+        if self._gathers_to_skip > 0:
+            self._gathers_to_skip -= 1
             return
         if self._under_way > len(self._wishes):
             self._all_said.clear()
             try:
                 async with asyncio.timeout(GATHER_SECONDS):
                     await self._all_said.wait()
+                self._skip_next = GATHERS_SKIPPED
             except TimeoutError:
-                self._gathers_skipped = GATHERS_SKIPPED
+                self._gathers_to_skip = self._skip_next
+                self._skip_next = min(2 * self._skip_next, MOST_GATHERS_SKIPPED)
 
     async def _commit(self, wishes: list[_Wish]) -> set[int]:
         by_feed = _steps(wishes)
