@@ -116,6 +116,7 @@ def _send_for_a_while(settings: config.Settings, emailer_id: int) -> float:
         dice=random.random,
         stopping=lambda: time.monotonic() > until,
         start_due=lambda _session: None,
+        others_wait=lambda: False,
     )
     with sessions() as session:
         slices = session.scalars(

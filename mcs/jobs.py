@@ -23,6 +23,7 @@ from mcs.services import (
     lane,
     parents,
     planning,
+    slices,
     turns,
 )
 from mcs.services.runners import Surroundings
@@ -109,6 +110,7 @@ def deliver_slice(slice_id: int) -> None:
         dice=random.random,
         stopping=drain.requested,
         start_due=_start_due,
+        others_wait=lambda: slices.others_among(here.queue.waiting()),
     )
     worked_on = lane.deliver(given, slice_id)
     with here.sessions() as session:

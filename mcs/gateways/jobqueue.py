@@ -168,6 +168,18 @@ class JobQueue:
         """Take a job that has not begun out of Redis. False when Redis is away."""
         return self.told(lambda: self._withdraw(job_id))
 
+    def waiting(self) -> list[str]:
+        """The ids of the jobs that wait for a worker; none that could be named without Redis."""
+
+        def look() -> list[str]:
+            return [
+                job_id
+                for name in QUEUES
+                for job_id in Queue(name, connection=self.connection).job_ids
+            ]
+
+        return self._answer(look) or []
+
     def alive(self, key: str, name: str) -> bool:
         """Say that a worker (WORKERS_KEY) or a clock (CLOCKS_KEY) of this name lives."""
 

@@ -18,6 +18,7 @@ from mcs.services import (
     imports,
     parents,
     planning,
+    slices,
 )
 from mcs.services.transactions import PASSING
 
@@ -53,7 +54,7 @@ def tick(
     if email_actions.due(session, now):
         email_actions.ring_start(queue)
     for slice_id in deliveries.due_slices(session, now, RINGS):
-        queue.enqueue("mcs.jobs.deliver_slice", slice_id, job_id=f"slice-{slice_id}")
+        slices.ring(queue, slice_id)
     for import_id in imports.waiting_imports(session, now):
         imports.ring(queue, import_id)
     for campaign_id in enrolling.asked(session):

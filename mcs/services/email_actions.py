@@ -32,7 +32,7 @@ from mcs.models import (
     UtcDateTime,
 )
 from mcs.models.sql import among, random_hex
-from mcs.services import action_deliveries, audit, definitions, schedules
+from mcs.services import action_deliveries, audit, definitions, schedules, slices
 from mcs.services.action_deliveries import NO_SYNC, hold_slices
 from mcs.services.callbacks import scenario_id
 from mcs.services.definitions import SEND_EMAIL, Plan
@@ -95,7 +95,7 @@ def ring(session: Session, now: datetime, queue: Queue, campaign_id: int | None 
     found = session.scalars(query).all()
     session.commit()
     for slice_id in found:
-        queue.enqueue("mcs.jobs.deliver_slice", slice_id, job_id=f"slice-{slice_id}")
+        slices.ring(queue, slice_id)
 
 
 def plans(session: Session, campaign_ids: Collection[int]) -> list[Plan]:

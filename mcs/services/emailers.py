@@ -15,7 +15,7 @@ from mcs.core.walltime import instant
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import AuditEntry, Batch, Delivery, Emailer, Scenario, Slice, UtcDateTime
 from mcs.models.sql import random_hex
-from mcs.services import audiences, email_actions, planning
+from mcs.services import audiences, email_actions, planning, slices
 from mcs.services.transactions import writing
 
 # Large enough that a worker rarely asks for the next, small enough that several share the end.
@@ -105,7 +105,7 @@ def ring(session: Session, now: datetime, queue: JobQueue, emailer_id: int) -> N
     ).all()
     session.commit()
     for slice_id in due:
-        queue.enqueue("mcs.jobs.deliver_slice", slice_id, job_id=f"slice-{slice_id}")
+        slices.ring(queue, slice_id)
 
 
 def pause(

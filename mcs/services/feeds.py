@@ -65,6 +65,11 @@ class Feed:
         assert self.issue.ends_at is not None
         return retries.give_up_at(self.claim.begun_at, self.issue.ends_at)
 
+    def go_by(self, prepared: Issue) -> None:
+        """Compose those that wait by this issue, prepared later."""
+        self.issue = prepared
+        self.drafts.clear()
+
     def over(self, now: datetime) -> bool:
         """Whether none of its letters may start any more: the campaign has ended."""
         return self.issue.ends_at is not None and now >= self.issue.ends_at

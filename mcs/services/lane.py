@@ -8,10 +8,9 @@ needed; it ends when nothing is due, when its time is up, or when the worker is 
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -27,6 +26,7 @@ from mcs.services.deliveries import Parent, Step
 from mcs.services.feeds import Feed, Issue, Letter
 from mcs.services.pacer import Pacer
 from mcs.services.recorder import Recorder, Told
+from mcs.services.rota import Rota
 from mcs.services.steps import Outcome
 from mcs.services.talk import Talk
 from mcs.services.transactions import persistently
@@ -38,8 +38,12 @@ LETTERS_AHEAD = 25
 KEEPER_SECONDS = 0.25
 # How finely messages of a limited rate are spread.
 PACE_SECONDS = 0.005
-# After this long other jobs get their turn; what is left of the slices is rung for again.
+# After this long other jobs get their turn, if any wait; what is left of the slices is rung for
+# again. If none do, it goes on: to end and be rung again costs 0.8 s, and each connection its
+# greeting.
 TURN = timedelta(seconds=30)
+# But not for ever: what is stuck is found by how long it takes (mcs.gateways.jobqueue.JOBS).
+LONGEST = timedelta(minutes=10)
 # How long to leave a server alone that cannot be reached, or wants no more for now.
 AWAY = timedelta(seconds=20)
 # How long a worker that is told to end waits for the answers to what is in flight.
@@ -54,6 +58,7 @@ class Surroundings:
 
     ``start_due`` starts the emailers and email actions whose instant has come: a lane that is held
     to a low rate has its worker to itself, and must not keep another campaign waiting.
+    ``others_wait`` says whether jobs wait for a worker that a lane does not see to.
     """
 
     sessions: sessionmaker[Session]
@@ -63,10 +68,11 @@ class Surroundings:
     dice: Callable[[], float]
     stopping: Callable[[], bool]
     start_due: Callable[[Session], None]
+    others_wait: Callable[[], bool]
 
 
 def deliver(given: Surroundings, slice_id: int) -> list[Parent]:
-    """Send a slice, and what else is due meanwhile; what it worked on.
+    """Send a slice, and what else is due by now and meanwhile; what it worked on.
 
     Harmless when run twice: a slice is claimed once. Returns at once when nothing is due.
     """
@@ -81,7 +87,7 @@ class Lane:
         self._settings = given.settings
         self._lease = timedelta(seconds=given.settings.lease_seconds)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._feeds: deque[Feed] = deque()
+        self._rota = Rota()
         self._issues: dict[Parent, Issue] = {}
         self._served: set[Parent] = set()
         self._more = asyncio.Event()
@@ -95,6 +101,7 @@ class Lane:
         self._trouble = ""
         self.on_doubt = given.settings.on_doubt
         self._turn_ends = given.now() + TURN
+        self._ends = given.now() + LONGEST
 
     async def run(self, slice_id: int) -> list[Parent]:
         """See ``deliver``."""
@@ -102,8 +109,7 @@ class Lane:
             self._given.sessions, self._given.now, self._lease, self._executor, self._compose_ahead
         )
         try:
-            await self._claim(slice_id)
-            if self._feeds:
+            if await self._claim(slice_id) or await self._claim_another():
                 await self._serve()
         finally:
             await self._recorder.close()
@@ -115,7 +121,7 @@ class Lane:
     # The keeper: claims, renews, releases, and decides when it is over.
 
     async def _serve(self) -> None:
-        talking = [asyncio.create_task(self._talk())]
+        talking: list[asyncio.Task[None]] = []
         self._open_more(talking)
         pacing = asyncio.create_task(self._pace())
         try:
@@ -132,21 +138,34 @@ class Lane:
                 task.cancel()
             await asyncio.gather(*talking, pacing, return_exceptions=True)
             self._ending = True
-            await self._release(list(self._feeds))
+            await self._release(list(self._rota))
             if not self._given.stopping():
                 # On the thread: a reservation that was under way there ends first.
                 await self._on_thread(self._pacer.leave)
         if self._failure is not None:
             raise self._failure
 
+    async def _claim_another(self) -> bool:
+        """Claim what is due when what was rung for is served: of fifty rings one is enough.
+
+        But other jobs may wait behind those rings, which would have a turn each.
+        """
+        return not await self._others_wait() and await self._claim(None)
+
+    async def _others_wait(self) -> bool:
+        return await self._on_thread(lambda _session: self._given.others_wait())
+
     def _open_more(self, talking: list[asyncio.Task[None]]) -> None:
-        """As many connections as there are letters to send, up to what the settings allow.
+        """As many connections as there are letters to send, one at least, up to what the settings
+        allow.
 
         One that the server wanted no more of stays in the list, and is not made up for.
         """
-        number = min(self._settings.smtp_connections, self._waiting())
+        number = max(1, min(self._settings.smtp_connections, self._rota.waiting()))
         for _ in range(number - len(talking)):
-            talking.append(asyncio.create_task(self._talk()))
+            talk = asyncio.create_task(self._talk())
+            talk.add_done_callback(lambda _talk: self._hungry.set())
+            talking.append(talk)
 
     def _heed_failures(self, talking: Collection[asyncio.Task[None]]) -> None:
         """A talk that broke down will not bring back its letters: nobody is to wait for them."""
@@ -167,20 +186,44 @@ class Lane:
 
     async def _keep(self) -> None:
         self._hungry.clear()
-        if self._given.stopping() or self._given.now() > self._turn_ends:
+        if self._given.stopping():
             self._ending = True
+        elif self._given.now() > self._turn_ends:
+            await self._end_turn()
         if not self._ending:
             await self._top_up()
             # One that is under way may come back: its connection may have carried its share.
-            if not self._waiting() and not any(feed.out for feed in self._feeds):
+            if not self._rota.waiting() and not any(feed.out for feed in self._rota):
                 self._ending = True
         if self._ending:
             self._more.set()
         if self._overdue(DRAIN_SECONDS):
             for connection in self._open:
                 connection.give_up("MCS was told to end before the mail server answered")
-        await self._release([feed for feed in self._feeds if feed.done or feed.lost])
+        await self._release([feed for feed in self._rota if feed.done or feed.lost])
         await self._renew()
+
+    async def _end_turn(self) -> None:
+        """Give way to the other jobs that wait; else go on, by what people have changed since."""
+        if self._given.now() > self._ends or await self._others_wait():
+            self._ending = True
+            return
+        self._turn_ends = self._given.now() + TURN
+        self._issues.clear()
+        for parent in self._rota.parents():
+            await self._prepare_anew(parent)
+
+    async def _prepare_anew(self, parent: Parent) -> None:
+        served = self._rota.of(parent)
+        try:
+            fresh = await self._on_thread(partial(self._issue_now, parent))
+        except BadTemplate as error:
+            await self._pause(served, str(error))
+            return
+        # What befell its letters in a row counts on.
+        fresh = self._issues[parent] = replace(fresh, breaker=served[0].issue.breaker)
+        for feed in served:
+            feed.go_by(fresh)
 
     def _overdue(self, seconds: float) -> bool:
         """Whether the worker was told to end so long ago."""
@@ -193,16 +236,16 @@ class Lane:
     async def _top_up(self) -> None:
         """Claim more when little is waiting; and one of each other parent that is due."""
         await self._on_thread(self._given.start_due)
-        while await self._claim(None, not_of={feed.claim.parent for feed in self._feeds}):
+        while await self._claim(None, not_of=self._rota.parents()):
             pass
-        while self._waiting() < LETTERS_AHEAD * self._settings.smtp_connections:
+        while self._rota.waiting() < LETTERS_AHEAD * self._settings.smtp_connections:
             if not await self._claim(None):
                 break
 
     async def _pace(self) -> None:
         """Reserve slots before they are needed, and wake the connections when one is due."""
         while True:
-            wanted = {feed.issue.limits for feed in self._feeds if feed.waiting} - {()}
+            wanted = {feed.issue.limits for feed in self._rota if feed.waiting} - {()}
             for reserve in self._pacer.reservations(wanted):
                 await self._on_thread(reserve)
             slot = self._pacer.next_slot(wanted)
@@ -214,7 +257,7 @@ class Lane:
         feed = await self._on_thread(partial(self._claim_now, slice_id, not_of or set()))
         if feed is None:
             return False
-        self._feeds.append(feed)
+        self._rota.add(feed)
         self._served.add(feed.claim.parent)
         self._more.set()
         return True
@@ -228,22 +271,25 @@ class Lane:
             return None
         try:
             if claim.parent not in self._issues:
-                self._issues[claim.parent] = feeds.issue(session, self._settings, claim.parent)
+                self._issues[claim.parent] = self._issue_now(claim.parent, session)
         except BadTemplate as error:
             self._pause_now(claim.parent, str(error), session)
             deliveries.release(session, now, claim, None)
             return None
         return feeds.feed(session, now, claim, self._issues[claim.parent], self._lease)
 
+    def _issue_now(self, parent: Parent, session: Session) -> Issue:
+        return feeds.issue(session, self._settings, parent)
+
     async def _renew(self) -> None:
         """Renew the leases of slices that commit rarely: a slow server, or one message left."""
         now = self._given.now()
         soon = now + self._lease * 0.8
-        if any(feed.lease_until < soon for feed in self._feeds):
+        if any(feed.lease_until < soon for feed in self._rota):
             await self._on_thread(partial(self._renew_now, now))
 
     def _renew_now(self, now: datetime, session: Session) -> None:
-        held = [feed for feed in self._feeds if not feed.lost]
+        held = [feed for feed in self._rota if not feed.lost]
         steps = [Step(feed.claim) for feed in held]
         _, lost = deliveries.advance(session, now, self._lease, steps)
         for feed in held:
@@ -251,9 +297,9 @@ class Lane:
             feed.lost = any(step.claim is feed.claim for step in lost)
 
     async def _release(self, over: list[Feed]) -> None:
-        not_before = self._given.now() + AWAY if self._trouble and self._waiting() else None
+        not_before = self._given.now() + AWAY if self._trouble and self._rota.waiting() else None
         for feed in over:
-            self._feeds.remove(feed)
+            self._rota.remove(feed)
             if not feed.lost:
                 await self._on_thread(partial(self._release_now, feed, not_before))
 
@@ -274,7 +320,7 @@ class Lane:
                 connection = await smtp.connect(self._given.server)
             except smtp.Refused as error:
                 self.put_back(letter)
-                await self._pause(self._feeds, str(error))
+                await self._pause(list(self._rota), str(error))
                 return
             except smtp.Unreachable as error:
                 self.put_back(letter)
@@ -310,7 +356,7 @@ class Lane:
         """A letter, waiting for one while the keeper may still claim more."""
         while (letter := self.take()) is None and not self._ending:
             self._more.clear()
-            if not self._waiting():
+            if not self._rota.waiting():
                 self._hungry.set()
             await self._more.wait()
         return letter
@@ -319,10 +365,7 @@ class Lane:
         if self._ending:
             return None
         now = self._given.now()
-        for _ in range(len(self._feeds)):
-            # In turn, so that no emailer waits for another's end.
-            feed = self._feeds[0]
-            self._feeds.rotate(-1)
+        for feed in self._rota:
             if feed.over(now):
                 feed.waiting.clear()
             while feed.waiting and not feed.lost and not self._held_back(feed):
@@ -330,6 +373,7 @@ class Lane:
                 letter = feeds.compose(feed, feed.waiting.popleft(), now)
                 if isinstance(letter, Letter):
                     self._pacer.use(feed.issue.limits)
+                    self._rota.served(feed)
                     return letter
                 written = self._recorder.wish(refused=(feed, letter))
                 written.add_done_callback(partial(self._written, feed))
@@ -337,15 +381,13 @@ class Lane:
 
     def _compose_ahead(self) -> None:
         """Compose what the connections will take next."""
-        number = len(self._open) // max(1, len(self._feeds)) + 1
-        for feed in self._feeds:
-            feeds.compose_ahead(feed, number, self._given.now())
+        firsts = self._rota.firsts()
+        for feed in firsts:
+            feeds.compose_ahead(feed, len(self._open) // len(firsts) + 1, self._given.now())
 
     def _held_back(self, feed: Feed) -> bool:
         """Whether the feed has to wait: for a slot, or, on trial, for the one letter under way."""
-        on_trial = feed.issue.breaker.on_trial and any(
-            other.out for other in self._feeds if other.issue is feed.issue
-        )
+        on_trial = feed.issue.breaker.on_trial and any(other.out for other in self._same(feed))
         limits = feed.issue.limits
         return on_trial or (bool(limits) and not self._pacer.may_go(limits))
 
@@ -421,7 +463,7 @@ class Lane:
 
     def _same(self, feed: Feed) -> list[Feed]:
         """The feeds of the same parent."""
-        return [other for other in self._feeds if other.issue is feed.issue]
+        return self._rota.of(feed.claim.parent)
 
     async def _note_cuts(self, feed: Feed) -> None:
         cuts = feed.issue.breaker.cuts
@@ -455,6 +497,3 @@ class Lane:
 
     def _suppress_now(self, email_key: str, session: Session) -> None:
         suppressions.suppress(session, self._given.now(), email_key, suppressions.BOUNCED)
-
-    def _waiting(self) -> int:
-        return sum(len(feed.waiting) for feed in self._feeds if not feed.lost)

@@ -24,6 +24,7 @@ from mcs.gateways.jobqueue import (
     QueueHealth,
     RefusedJob,
 )
+from mcs.services import slices
 from tests.running.conftest import OwnRedis
 
 PLAN, SLICE = "mcs.jobs.plan_day", "mcs.jobs.deliver_slice"
@@ -62,6 +63,17 @@ def test_what_is_stored_is_json(queue: JobQueue) -> None:
 def test_an_id_that_waits_is_not_queued_twice(queue: JobQueue) -> None:
     assert [queue.enqueue(PLAN, job_id="plan") for _ in range(3)] == [True] * 3
     assert waiting(queue, ALARMS) == ["plan"]
+
+
+def test_what_waits_for_a_worker(queue: JobQueue) -> None:
+    assert queue.waiting() == []
+    queue.enqueue(SLICE, 7, job_id="slice-7")
+    queue.enqueue(SLICE, 8, job_id="slice-8")
+    queue.enqueue_at(clock.now() + timedelta(days=1), PLAN, job_id="tomorrow")
+    assert not slices.others_among(queue.waiting())
+    queue.enqueue(PLAN, job_id="plan")
+    assert queue.waiting() == ["plan", "slice-7", "slice-8"]
+    assert slices.others_among(queue.waiting())
 
 
 def test_an_id_that_runs_is_not_queued_twice(queue: JobQueue) -> None:

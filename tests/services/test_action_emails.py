@@ -103,6 +103,7 @@ class Office:
             dice=lambda: 0.5,
             stopping=lambda: False,
             start_due=lambda session: None,
+            others_wait=lambda: False,
         )
 
 

@@ -1,9 +1,12 @@
 """The lane against a real SMTP server: whom it serves, what the ledger says afterwards."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
+from threading import Event
 from time import sleep
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -12,9 +15,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from mcs.config import Settings
 from mcs.core.tokens import Recipient
 from mcs.gateways import smtp
-from mcs.gateways.jobqueue import JobQueue
+from mcs.gateways.jobqueue import JOBS, JobQueue
 from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario, Slice, Suppression
-from mcs.services import deliveries, emailers, lane, planning, suppressions
+from mcs.services import deliveries, emailers, feeds, lane, planning, suppressions
 from mcs.services.feeds import Letter
 from mcs.services.steps import Outcome
 from mcs.services.talk import Talk
@@ -48,6 +51,7 @@ def given(
         dice=lambda: 0.5,
         stopping=lambda: False,
         start_due=lambda session: None,
+        others_wait=lambda: False,
     )
 
 
@@ -511,3 +515,158 @@ def test_a_talk_with_a_defect_ends_the_lane_and_loses_nobody(
     deliver(given, emailer_id)
     assert counted(session, emailer_id) == {"sent": 30}
     assert len(set(mail_server.mailbox.recipients)) == len(mail_server.mailbox.recipients) == 30
+
+
+@dataclass
+class TurnStory:
+    """Ann and nine others, one connection, and a turn that ends while the server thinks of Ann."""
+
+    session: Session
+    now: datetime
+    queue: JobQueue
+    given: lane.Surroundings
+    mail_server: MailServer
+    campaign: Campaign
+    passed: timedelta = timedelta()
+
+    def play(
+        self,
+        others_wait: bool,
+        goes_by: timedelta,
+        meanwhile: Callable[[str], None] = lambda recipient: None,
+    ) -> int:
+        add_contact(self.session, self.campaign, "Ann")
+        add_contacts(self.session, self.campaign, 9)
+        emailer_id = start(self.session, self.now, self.queue)
+        asked = Event()
+
+        def ask() -> bool:
+            asked.set()
+            return others_wait
+
+        def think(recipient: str) -> str:
+            meanwhile(recipient)
+            if recipient.startswith("ann"):
+                self.passed = goes_by
+                assert asked.wait(10)
+            return ""
+
+        self.mail_server.mailbox.at_dot = think
+        given = replace(
+            self.given,
+            settings=replace(self.given.settings, smtp_connections=1),
+            now=lambda: self.now + self.passed,
+            others_wait=ask,
+        )
+        deliver(given, emailer_id)
+        return emailer_id
+
+
+A_TURN = lane.TURN + timedelta(seconds=1)
+
+
+@pytest.fixture
+def turn(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+) -> TurnStory:
+    return TurnStory(session, now, queue, given, mail_server, campaign)
+
+
+def test_at_the_end_of_its_turn_a_lane_goes_on_if_nobody_else_waits(turn: TurnStory) -> None:
+    emailer_id = turn.play(others_wait=False, goes_by=A_TURN)
+    assert counted(turn.session, emailer_id) == {"sent": 10}
+
+
+def test_at_the_end_of_its_turn_a_lane_gives_way_to_other_jobs(turn: TurnStory) -> None:
+    emailer_id = turn.play(others_wait=True, goes_by=A_TURN)
+    counts = counted(turn.session, emailer_id)
+    assert counts == {"sent": 10 - counts["pending"], "pending": counts["pending"]}
+    assert turn.session.scalars(select(Slice.claim_token)).all() == [None]
+
+
+def test_a_lane_ends_before_its_worker_takes_it_for_stuck(turn: TurnStory) -> None:
+    turn.given = replace(turn.given, settings=replace(turn.given.settings, lease_seconds=3600))
+    emailer_id = turn.play(others_wait=False, goes_by=lane.LONGEST + timedelta(seconds=1))
+    assert counted(turn.session, emailer_id)["pending"]
+    assert timedelta(seconds=JOBS["mcs.jobs.deliver_slice"].stuck_after) > lane.LONGEST
+
+
+def test_what_people_change_meanwhile_counts_from_the_next_turn_on(
+    turn: TurnStory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, prepared, anew = feeds.issue, [], Event()
+
+    def noted(*given: Any) -> feeds.Issue:
+        if prepared:
+            anew.set()
+        prepared.append(given)
+        return prepare(*given)
+
+    def rename(recipient: str) -> None:
+        if recipient.startswith("ann"):
+            with turn.given.sessions() as other:
+                other.get_one(Campaign, turn.campaign.id).from_name = "Ada's New Shop"
+                other.commit()
+        else:
+            assert anew.wait(10)
+
+    monkeypatch.setattr(feeds, "issue", noted)
+    emailer_id = turn.play(others_wait=False, goes_by=A_TURN, meanwhile=rename)
+    assert counted(turn.session, emailer_id) == {"sent": 10}
+    caught = turn.mail_server.mailbox.caught
+    assert "New Shop" not in str(caught[0].message["From"])
+    assert "New Shop" in str(caught[-1].message["From"])
+
+
+def test_a_ring_for_what_was_served_long_ago_serves_what_is_due(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    campaign: Campaign,
+    scenario: Scenario,
+) -> None:
+    """Else fifty of them, that a lane left behind, keep a worker from the slices for seconds; but
+    if each of them had a turn, they would keep it from other jobs for half an hour."""
+    add_contact(session, campaign, "Ann")
+    emailer_id = start(session, now, queue)
+    nobodys_slice = 0
+    lane.deliver(replace(given, others_wait=lambda: True), nobodys_slice)
+    assert counted(session, emailer_id) == {"pending": 1}
+    lane.deliver(given, nobodys_slice)
+    assert counted(session, emailer_id) == {"sent": 1}
+
+
+def test_emailers_take_turns_by_the_letter_and_the_slices_of_one_by_the_slice(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(emailers, "SLICE_SIZE", 5)
+    add_contacts(session, campaign, 20)
+    add_scenario(session, campaign, name="Another")
+    for emailer_id in planning.plan_day(session, now, queue):
+        emailers.send(session, now, queue, emailer_id, LATE_LIMIT)
+    one_by_one = replace(given, settings=replace(given.settings, smtp_connections=1))
+    lane.deliver(one_by_one, 0)
+
+    deliveries_of = {each.message_id: each for each in session.scalars(select(Delivery))}
+    sent = [deliveries_of[caught.delivery] for caught in mail_server.mailbox.caught]
+    assert len(sent) == 40
+    # As soon as both are claimed, and until one has nobody left.
+    middle = [delivery.emailer_id for delivery in sent[10:30]]
+    assert all(one != other for one, other in pairwise(middle))
+    for emailer_id in set(middle):
+        ids = [delivery.id for delivery in sent if delivery.emailer_id == emailer_id]
+        assert ids == sorted(ids)
