@@ -169,7 +169,7 @@ class JobQueue:
         return self.told(lambda: self._withdraw(job_id))
 
     def waiting(self) -> list[str]:
-        """The ids of the jobs that wait for a worker; none that could be named without Redis."""
+        """The ids of the jobs that wait for a worker. Empty when Redis is away."""
 
         def look() -> list[str]:
             return [

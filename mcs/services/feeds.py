@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Issue:
-    """What the letters of one parent share: made once a lane, used by all its slices.
+    """What the letters of one parent share: made once a turn, used by all its slices.
 
     ``give_up_at`` is an emailer's; ``ends_at`` is when a sequence's letters must have started.
     """

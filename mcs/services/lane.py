@@ -42,8 +42,10 @@ PACE_SECONDS = 0.005
 # again. If none do, it goes on: to end and be rung again costs 0.8 s, and each connection its
 # greeting.
 TURN = timedelta(seconds=30)
-# But not for ever: what is stuck is found by how long it takes (mcs.gateways.jobqueue.JOBS).
-LONGEST = timedelta(minutes=10)
+# But not for long: who it writes to, as its claims loaded it, is to be what people see.
+LONGEST = timedelta(minutes=2)
+# A job queue that takes longer to say whether others wait is away, and nobody comes from there.
+ASKING_SECONDS = 0.5
 # How long to leave a server alone that cannot be reached, or wants no more for now.
 AWAY = timedelta(seconds=20)
 # How long a worker that is told to end waits for the answers to what is in flight.
@@ -58,7 +60,7 @@ class Surroundings:
 
     ``start_due`` starts the emailers and email actions whose instant has come: a lane that is held
     to a low rate has its worker to itself, and must not keep another campaign waiting.
-    ``others_wait`` says whether jobs wait for a worker that a lane does not see to.
+    ``others_wait`` says whether other jobs than slices wait for a worker. It may take seconds.
     """
 
     sessions: sessionmaker[Session]
@@ -88,6 +90,7 @@ class Lane:
         self._lease = timedelta(seconds=given.settings.lease_seconds)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._rota = Rota()
+        self._talks: list[asyncio.Task[None]] = []
         self._issues: dict[Parent, Issue] = {}
         self._served: set[Parent] = set()
         self._more = asyncio.Event()
@@ -121,22 +124,21 @@ class Lane:
     # The keeper: claims, renews, releases, and decides when it is over.
 
     async def _serve(self) -> None:
-        talking: list[asyncio.Task[None]] = []
-        self._open_more(talking)
+        self._open_more()
         pacing = asyncio.create_task(self._pace())
         try:
-            while not all(task.done() for task in talking) and not self._overdue(DRAIN_SECONDS + 1):
-                self._heed_failures(talking)
+            while self._talks_on() and not self._overdue(DRAIN_SECONDS + 1):
+                self._heed_failures([*self._talks, pacing])
                 await self._keep_on()
                 # A lane that began with one letter may have claimed thousands since.
-                self._open_more(talking)
+                self._open_more()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hungry.wait(), KEEPER_SECONDS)
-            await asyncio.gather(*(task for task in talking if task.done()))
+            await asyncio.gather(*(talk for talk in self._talks if talk.done()))
         finally:
-            for task in (*talking, pacing):
+            for task in (*self._talks, pacing):
                 task.cancel()
-            await asyncio.gather(*talking, pacing, return_exceptions=True)
+            await asyncio.gather(*self._talks, pacing, return_exceptions=True)
             self._ending = True
             await self._release(list(self._rota))
             if not self._given.stopping():
@@ -153,23 +155,31 @@ class Lane:
         return not await self._others_wait() and await self._claim(None)
 
     async def _others_wait(self) -> bool:
-        return await self._on_thread(lambda _session: self._given.others_wait())
+        # Not on the ledger's thread, which has more urgent things to do than to wait for Redis.
+        asked = asyncio.to_thread(self._given.others_wait)
+        try:
+            return await asyncio.wait_for(asked, ASKING_SECONDS)
+        except TimeoutError:
+            return False
 
-    def _open_more(self, talking: list[asyncio.Task[None]]) -> None:
+    def _open_more(self) -> None:
         """As many connections as there are letters to send, one at least, up to what the settings
         allow.
 
-        One that the server wanted no more of stays in the list, and is not made up for.
+        One that the server wanted no more of is not made up for before the next turn.
         """
         number = max(1, min(self._settings.smtp_connections, self._rota.waiting()))
-        for _ in range(number - len(talking)):
+        for _ in range(number - len(self._talks)):
             talk = asyncio.create_task(self._talk())
             talk.add_done_callback(lambda _talk: self._hungry.set())
-            talking.append(talk)
+            self._talks.append(talk)
 
-    def _heed_failures(self, talking: Collection[asyncio.Task[None]]) -> None:
+    def _talks_on(self) -> bool:
+        return not all(talk.done() for talk in self._talks)
+
+    def _heed_failures(self, tasks: Collection[asyncio.Task[None]]) -> None:
         """A talk that broke down will not bring back its letters: nobody is to wait for them."""
-        for task in talking:
+        for task in tasks:
             error = task.exception() if task.done() else None
             if isinstance(error, Exception):
                 self._failure = self._failure or error
@@ -190,6 +200,7 @@ class Lane:
             self._ending = True
         elif self._given.now() > self._turn_ends:
             await self._end_turn()
+        await self._release([feed for feed in self._rota if feed.done or feed.lost])
         if not self._ending:
             await self._top_up()
             # One that is under way may come back: its connection may have carried its share.
@@ -200,18 +211,21 @@ class Lane:
         if self._overdue(DRAIN_SECONDS):
             for connection in self._open:
                 connection.give_up("MCS was told to end before the mail server answered")
-        await self._release([feed for feed in self._rota if feed.done or feed.lost])
         await self._renew()
 
     async def _end_turn(self) -> None:
         """Give way to the other jobs that wait; else go on, by what people have changed since."""
-        if self._given.now() > self._ends or await self._others_wait():
+        if await self._others_wait() or self._given.now() > self._ends:
             self._ending = True
             return
         self._turn_ends = self._given.now() + TURN
+        self._trouble = ""
+        self._talks = [talk for talk in self._talks if not talk.done() or talk.exception()]
         self._issues.clear()
         for parent in self._rota.parents():
             await self._prepare_anew(parent)
+        # Who waited for a slot of a rate that is no more.
+        self._more.set()
 
     async def _prepare_anew(self, parent: Parent) -> None:
         served = self._rota.of(parent)
@@ -220,8 +234,8 @@ class Lane:
         except BadTemplate as error:
             await self._pause(served, str(error))
             return
-        # What befell its letters in a row counts on.
-        fresh = self._issues[parent] = replace(fresh, breaker=served[0].issue.breaker)
+        # What befell those letters in a row counts on.
+        fresh = self._issues[parent] = replace(fresh, breaker=served[-1].issue.breaker)
         for feed in served:
             feed.go_by(fresh)
 
@@ -286,10 +300,10 @@ class Lane:
         now = self._given.now()
         soon = now + self._lease * 0.8
         if any(feed.lease_until < soon for feed in self._rota):
-            await self._on_thread(partial(self._renew_now, now))
+            held = [feed for feed in self._rota if not feed.lost]
+            await self._on_thread(partial(self._renew_now, now, held))
 
-    def _renew_now(self, now: datetime, session: Session) -> None:
-        held = [feed for feed in self._rota if not feed.lost]
+    def _renew_now(self, now: datetime, held: list[Feed], session: Session) -> None:
         steps = [Step(feed.claim) for feed in held]
         _, lost = deliveries.advance(session, now, self._lease, steps)
         for feed in held:
@@ -474,6 +488,8 @@ class Lane:
         for feed in held:
             feed.waiting.clear()
         for parent in {feed.claim.parent for feed in held}:
+            # A person will have changed something before it goes on.
+            self._issues.pop(parent, None)
             await self._on_thread(partial(self._pause_now, parent, notice))
 
     async def _look_again(self, feed: Feed) -> None:

@@ -1,11 +1,12 @@
 """The lane against a real SMTP server: whom it serves, what the ledger says afterwards."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from threading import Event
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from mcs.services import deliveries, emailers, feeds, lane, planning, suppressio
 from mcs.services.feeds import Letter
 from mcs.services.steps import Outcome
 from mcs.services.talk import Talk
+from tests.conftest import wait_until
 from tests.mail import MailServer
 from tests.people import add_campaign, add_contact, add_contacts, add_scenario
 
@@ -519,7 +521,7 @@ def test_a_talk_with_a_defect_ends_the_lane_and_loses_nobody(
 
 @dataclass
 class TurnStory:
-    """Ann and nine others, one connection, and a turn that ends while the server thinks of Ann."""
+    """Ann and nine others, and a turn that ends while the server thinks of Ann."""
 
     session: Session
     now: datetime
@@ -534,6 +536,7 @@ class TurnStory:
         others_wait: bool,
         goes_by: timedelta,
         meanwhile: Callable[[str], None] = lambda recipient: None,
+        connections: int = 1,
     ) -> int:
         add_contact(self.session, self.campaign, "Ann")
         add_contacts(self.session, self.campaign, 9)
@@ -554,7 +557,7 @@ class TurnStory:
         self.mail_server.mailbox.at_dot = think
         given = replace(
             self.given,
-            settings=replace(self.given.settings, smtp_connections=1),
+            settings=replace(self.given.settings, smtp_connections=connections),
             now=lambda: self.now + self.passed,
             others_wait=ask,
         )
@@ -624,6 +627,56 @@ def test_what_people_change_meanwhile_counts_from_the_next_turn_on(
     assert "New Shop" in str(caught[-1].message["From"])
 
 
+def test_who_waited_for_a_rate_that_is_taken_away_waits_no_longer(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+) -> None:
+    campaign.send_rate = 0.01
+    add_contacts(session, campaign, 5)
+    emailer_id = start(session, now, queue)
+    passed, gives_up = [timedelta()], monotonic() + 10
+
+    def take_the_rate_away() -> None:
+        wait_until(lambda: "sent" in states(session, emailer_id).values())
+        campaign.send_rate = None
+        session.commit()
+        passed.append(A_TURN)
+
+    with ThreadPoolExecutor(1) as person:
+        doing = person.submit(take_the_rate_away)
+        moved = replace(
+            given, now=lambda: now + passed[-1], stopping=lambda: monotonic() > gives_up
+        )
+        lane.deliver(moved, 0)
+        doing.result()
+    assert counted(session, emailer_id) == {"sent": 5}
+
+
+def test_a_connection_that_the_server_did_not_want_is_tried_again_the_next_turn(
+    turn: TurnStory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, connect = [], smtp.connect
+
+    async def one_at_a_time(server: smtp.Server) -> smtp.Connection:
+        opened.append(server)
+        if len(opened) == 2:
+            raise smtp.Unreachable("too many connections")
+        return await connect(server)
+
+    def wait_for_the_second(recipient: str) -> None:
+        wait_until(lambda: len(opened) > (1 if recipient.startswith("ann") else 2))
+
+    monkeypatch.setattr(smtp, "connect", one_at_a_time)
+    emailer_id = turn.play(False, A_TURN, meanwhile=wait_for_the_second, connections=2)
+    assert counted(turn.session, emailer_id) == {"sent": 10}
+    assert len(opened) == 3
+
+
 def test_a_ring_for_what_was_served_long_ago_serves_what_is_due(
     session: Session,
     now: datetime,
@@ -654,18 +707,32 @@ def test_emailers_take_turns_by_the_letter_and_the_slices_of_one_by_the_slice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(emailers, "SLICE_SIZE", 5)
+    monkeypatch.setattr(lane, "LETTERS_AHEAD", 40)
     add_contacts(session, campaign, 20)
     add_scenario(session, campaign, name="Another")
     for emailer_id in planning.plan_day(session, now, queue):
         emailers.send(session, now, queue, emailer_id, LATE_LIMIT)
+
+    unclaimed = select(Slice.id).where(Slice.claim_token.is_(None), Slice.pending > 0)
+
+    def all_are_claimed() -> bool:
+        with given.sessions() as other:
+            return not other.scalars(unclaimed).all()
+
+    def think_until_all_are_claimed(_recipient: str) -> str:
+        wait_until(all_are_claimed)
+        mail_server.mailbox.at_dot = lambda recipient: ""
+        return ""
+
+    mail_server.mailbox.at_dot = think_until_all_are_claimed
     one_by_one = replace(given, settings=replace(given.settings, smtp_connections=1))
     lane.deliver(one_by_one, 0)
 
     deliveries_of = {each.message_id: each for each in session.scalars(select(Delivery))}
     sent = [deliveries_of[caught.delivery] for caught in mail_server.mailbox.caught]
     assert len(sent) == 40
-    # As soon as both are claimed, and until one has nobody left.
-    middle = [delivery.emailer_id for delivery in sent[10:30]]
+    # Two were taken before the other emailer was there.
+    middle = [delivery.emailer_id for delivery in sent[2:38]]
     assert all(one != other for one, other in pairwise(middle))
     for emailer_id in set(middle):
         ids = [delivery.id for delivery in sent if delivery.emailer_id == emailer_id]
