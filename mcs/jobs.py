@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from mcs.gateways import clock, drain, smtp
+from mcs.gateways.jobqueue import SLICES
 from mcs.runtime import keep_time, runtime
 from mcs.services import (
     deliveries,
@@ -23,7 +24,6 @@ from mcs.services import (
     lane,
     parents,
     planning,
-    slices,
     turns,
 )
 from mcs.services.runners import Surroundings
@@ -110,7 +110,7 @@ def deliver_slice(slice_id: int) -> None:
         dice=random.random,
         stopping=drain.requested,
         start_due=_start_due,
-        others_wait=lambda: slices.others_among(here.queue.waiting()),
+        others_wait=lambda: here.queue.others_wait(than=SLICES),
     )
     worked_on = lane.deliver(given, slice_id)
     with here.sessions() as session:

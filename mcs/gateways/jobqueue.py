@@ -32,8 +32,11 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-ALARMS, IMPORTS, SLICES = "alarms", "imports", "slices"
-QUEUES = (ALARMS, IMPORTS, SLICES)  # In the order in which a worker looks at them.
+ALARMS, IMPORTS, SLICES, ACTIONS = "alarms", "imports", "slices", "actions"
+# In the order in which a worker looks at them; but the last ones take turns, since either may be
+# full for hours.
+QUEUES = (ALARMS, IMPORTS, SLICES, ACTIONS)
+TAKING_TURNS = (SLICES, ACTIONS)
 
 
 class JobKind(NamedTuple):
@@ -51,8 +54,7 @@ JOBS: dict[str, JobKind] = {
     "mcs.jobs.import_contacts": JobKind(IMPORTS, 6 * 3600),
     "mcs.jobs.enrol_batch": JobKind(IMPORTS, 3600),
     "mcs.jobs.deliver_slice": JobKind(SLICES, 3600),
-    # With the slices, so that the two take turns.
-    "mcs.jobs.run_actions": JobKind(SLICES, 3600),
+    "mcs.jobs.run_actions": JobKind(ACTIONS, 3600),
 }
 
 # A worker says every 5 s that it lives, and that its job does; the clock says so every second.
@@ -168,17 +170,15 @@ class JobQueue:
         """Take a job that has not begun out of Redis. False when Redis is away."""
         return self.told(lambda: self._withdraw(job_id))
 
-    def waiting(self) -> list[str]:
-        """The ids of the jobs that wait for a worker. Empty when Redis is away."""
+    def others_wait(self, than: str) -> bool:
+        """Whether jobs wait for a worker in another queue. False when Redis is away."""
 
-        def look() -> list[str]:
-            return [
-                job_id
-                for name in QUEUES
-                for job_id in Queue(name, connection=self.connection).job_ids
-            ]
+        def look() -> bool:
+            others = [name for name in QUEUES if name != than]
+            keys = [Queue(name, connection=self.connection).key for name in others]
+            return self.connection.exists(*keys) > 0
 
-        return self._answer(look) or []
+        return self._answer(look) is True
 
     def alive(self, key: str, name: str) -> bool:
         """Say that a worker (WORKERS_KEY) or a clock (CLOCKS_KEY) of this name lives."""

@@ -27,6 +27,7 @@ from mcs.gateways import drain, lifeline
 from mcs.gateways.jobqueue import (
     HEARTBEAT_SECONDS,
     QUEUES,
+    TAKING_TURNS,
     WORKERS_KEY,
     JobQueue,
     NamedJob,
@@ -100,6 +101,12 @@ class Worker(rq.Worker):
             group = os.getpgid(self.horse_pid)
             if self.horse_pid and group != os.getpgrp():
                 os.killpg(group, sig)
+
+    def reorder_queues(self, reference_queue: rq.Queue) -> None:
+        """A queue of those that take turns comes last when a job was taken from it."""
+        if reference_queue.name in TAKING_TURNS:
+            self._ordered_queues.remove(reference_queue)
+            self._ordered_queues.append(reference_queue)
 
     def subscribe(self) -> None:
         """Takes no orders through Redis, and so forks without a second thread."""

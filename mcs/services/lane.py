@@ -112,7 +112,8 @@ class Lane:
             self._given.sessions, self._given.now, self._lease, self._executor, self._compose_ahead
         )
         try:
-            if await self._claim(slice_id) or await self._claim_another():
+            # Mostly somebody has long served what was rung for: of fifty rings one is enough.
+            if await self._claim(slice_id) or await self._claim(None):
                 await self._serve()
         finally:
             await self._recorder.close()
@@ -146,13 +147,6 @@ class Lane:
                 await self._on_thread(self._pacer.leave)
         if self._failure is not None:
             raise self._failure
-
-    async def _claim_another(self) -> bool:
-        """Claim what is due when what was rung for is served: of fifty rings one is enough.
-
-        But other jobs may wait behind those rings, which would have a turn each.
-        """
-        return not await self._others_wait() and await self._claim(None)
 
     async def _others_wait(self) -> bool:
         # Not on the ledger's thread, which has more urgent things to do than to wait for Redis.

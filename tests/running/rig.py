@@ -13,15 +13,18 @@ from zoneinfo import ZoneInfo
 from mcs import clock
 from mcs.gateways import drain, journal, worker
 from mcs.gateways.bell import Bell
-from mcs.gateways.jobqueue import ALARMS, JOBS, SLICES, JobKind, JobQueue
+from mcs.gateways.jobqueue import ACTIONS, ALARMS, JOBS, SLICES, JobKind, JobQueue
 
-NOTE, NAP, DIE, URGENT = (f"tests.running.rig.{name}" for name in ("note", "nap", "die", "urgent"))
+NOTE, NAP, DIE, URGENT, ACTION = (
+    f"tests.running.rig.{name}" for name in ("note", "nap", "die", "urgent", "action")
+)
 
 
 def register() -> None:
     """Make the jobs of these stories known; as JOBS is, for the ones of MCS."""
     JOBS.update({name: JobKind(SLICES, 60) for name in (NOTE, NAP, DIE)})
     JOBS[URGENT] = JobKind(ALARMS, 60)
+    JOBS[ACTION] = JobKind(ACTIONS, 60)
 
 
 def note(file: str, text: str) -> None:
@@ -29,7 +32,7 @@ def note(file: str, text: str) -> None:
         lines.write(f"{text}\n")
 
 
-urgent = note
+urgent = action = note
 
 
 def nap(file: str) -> None:

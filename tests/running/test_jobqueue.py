@@ -18,13 +18,13 @@ from mcs.gateways.jobqueue import (
     CLOCKS_KEY,
     JOBS,
     QUEUES,
+    SLICES,
     WORKERS_KEY,
     JobQueue,
     NamedJob,
     QueueHealth,
     RefusedJob,
 )
-from mcs.services import slices
 from tests.running.conftest import OwnRedis
 
 PLAN, SLICE = "mcs.jobs.plan_day", "mcs.jobs.deliver_slice"
@@ -65,15 +65,14 @@ def test_an_id_that_waits_is_not_queued_twice(queue: JobQueue) -> None:
     assert waiting(queue, ALARMS) == ["plan"]
 
 
-def test_what_waits_for_a_worker(queue: JobQueue) -> None:
-    assert queue.waiting() == []
+def test_whether_jobs_wait_in_other_queues(queue: JobQueue) -> None:
+    assert not queue.others_wait(than=SLICES)
     queue.enqueue(SLICE, 7, job_id="slice-7")
-    queue.enqueue(SLICE, 8, job_id="slice-8")
     queue.enqueue_at(clock.now() + timedelta(days=1), PLAN, job_id="tomorrow")
-    assert not slices.others_among(queue.waiting())
+    assert not queue.others_wait(than=SLICES)
+    assert queue.others_wait(than=ALARMS)
     queue.enqueue(PLAN, job_id="plan")
-    assert queue.waiting() == ["plan", "slice-7", "slice-8"]
-    assert slices.others_among(queue.waiting())
+    assert queue.others_wait(than=SLICES)
 
 
 def test_an_id_that_runs_is_not_queued_twice(queue: JobQueue) -> None:
@@ -209,6 +208,7 @@ def test_without_redis_nothing_is_raised_and_it_is_said_once(
     assert not queue.enqueue_at(now, PLAN, job_id="plan")
     assert not queue.cancel("plan")
     assert not queue.alive(WORKERS_KEY, "a")
+    assert not queue.others_wait(than=SLICES)
     assert queue.health() == QueueHealth(redis=False, workers=0, clock=False)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1

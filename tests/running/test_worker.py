@@ -11,7 +11,7 @@ import pytest
 from mcs.gateways.jobqueue import JobQueue
 from tests.conftest import wait_until
 from tests.running.conftest import OwnRedis, Start
-from tests.running.rig import DIE, NAP, NOTE, URGENT
+from tests.running.rig import ACTION, DIE, NAP, NOTE, URGENT
 
 pytestmark = pytest.mark.usefixtures("rig_jobs")
 
@@ -50,6 +50,21 @@ def test_alarms_go_before_slices_and_results_are_not_kept(
     wait_until(lambda: lines(file) == ["alarm", "slice"])
     wait_until(lambda: queue.connection.keys("rq:job:*") == [])
     assert queue.health().workers == 1
+
+
+def test_slices_and_actions_take_turns_behind_alarms(
+    redis_url: str, start: Start, file: Path
+) -> None:
+    queue = JobQueue(redis_url)
+    for number in range(3):
+        queue.enqueue(NOTE, str(file), f"slice {number}", job_id=f"slice-{number}")
+    for number in range(3):
+        queue.enqueue(ACTION, str(file), f"action {number}", job_id=f"action-{number}")
+    queue.enqueue(URGENT, str(file), "alarm", job_id="alarm")
+    start("worker", redis_url)
+    wait_until(lambda: len(lines(file)) == 7)
+    turns = [f"{kind} {number}" for number in range(3) for kind in ("slice", "action")]
+    assert lines(file) == ["alarm", *turns]
 
 
 def test_a_job_that_names_something_else_is_not_run(
