@@ -242,13 +242,11 @@ class Lane:
         return self._told_to_end_at is not None and moment - self._told_to_end_at > seconds
 
     async def _top_up(self) -> None:
-        """Claim more when little is waiting; and one of each other parent that is due."""
+        """Claim what is due of each parent of which little is waiting, or nothing."""
         await self._on_thread(self._given.start_due)
-        while await self._claim(None, not_of=self._rota.parents()):
+        enough = LETTERS_AHEAD * self._settings.smtp_connections
+        while await self._claim(None, not_of=self._rota.supplied(enough)):
             pass
-        while self._rota.waiting() < LETTERS_AHEAD * self._settings.smtp_connections:
-            if not await self._claim(None):
-                break
 
     async def _pace(self) -> None:
         """Reserve slots before they are needed, and wake the connections when one is due."""

@@ -21,6 +21,10 @@ class Rota:
     def parents(self) -> set[Parent]:
         return set(self._feeds)
 
+    def supplied(self, enough: int) -> set[Parent]:
+        """The parents of which at least so many letters wait to be taken."""
+        return {parent for parent in self._feeds if self._waiting_of(parent) >= enough}
+
     def of(self, parent: Parent) -> list[Feed]:
         """The feeds of a parent, in the order in which they were claimed."""
         return list(self._feeds.get(parent, ()))
@@ -45,4 +49,7 @@ class Rota:
 
     def waiting(self) -> int:
         """How many letters wait to be taken."""
-        return sum(len(feed.waiting) for feed in self if not feed.lost)
+        return sum(map(self._waiting_of, self._feeds))
+
+    def _waiting_of(self, parent: Parent) -> int:
+        return sum(len(feed.waiting) for feed in self._feeds[parent] if not feed.lost)

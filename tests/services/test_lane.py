@@ -627,6 +627,49 @@ def test_what_people_change_meanwhile_counts_from_the_next_turn_on(
     assert "New Shop" in str(caught[-1].message["From"])
 
 
+def test_an_emailer_does_not_run_dry_beside_one_that_waits_for_its_rate(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    mail_server: MailServer,
+    campaign: Campaign,
+    scenario: Scenario,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(emailers, "SLICE_SIZE", 5)
+    monkeypatch.setattr(lane, "LETTERS_AHEAD", 2)
+    slow = add_campaign(session, uid="slow", send_rate=0.01)
+    add_scenario(session, slow)
+    for name in ("Ann", "Bob", "Cleo", "Dora"):
+        add_contact(session, slow, name)
+    add_contacts(session, campaign, 15)
+    for emailer_id in planning.plan_day(session, now, queue):
+        emailers.send(session, now, queue, emailer_id, LATE_LIMIT)
+    claimed = select(Slice.id).where(Slice.claim_token.is_not(None))
+
+    def its_next_slice_is_claimed() -> bool:
+        with given.sessions() as other:
+            return len(other.scalars(claimed).all()) == 3
+
+    def think_of_the_last_but_one(recipient: str) -> str:
+        if recipient.startswith("p3@"):
+            wait_until(its_next_slice_is_claimed)
+        return ""
+
+    mail_server.mailbox.at_dot = think_of_the_last_but_one
+    gives_up = monotonic() + 30
+    lane.deliver(
+        replace(
+            given,
+            settings=replace(given.settings, smtp_connections=1),
+            stopping=lambda: len(mail_server.mailbox.caught) == 16 or monotonic() > gives_up,
+        ),
+        0,
+    )
+    assert len(mail_server.mailbox.caught) == 16
+
+
 def test_who_waited_for_a_rate_that_is_taken_away_waits_no_longer(
     session: Session,
     now: datetime,
