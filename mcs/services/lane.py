@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 # Ask for the next slice while this many letters per connection are left: no connection runs dry.
 LETTERS_AHEAD = 25
+# Of slices that hold a letter each, as a sequence's may, there are thousands at times.
+CLAIMS_AT_ONCE = 20
 KEEPER_SECONDS = 0.25
 # How finely messages of a limited rate are spread.
 PACE_SECONDS = 0.005
@@ -242,11 +244,14 @@ class Lane:
         return self._told_to_end_at is not None and moment - self._told_to_end_at > seconds
 
     async def _top_up(self) -> None:
-        """Claim what is due of each parent of which little is waiting, or nothing."""
+        """Claim one slice of each other parent that is due, and more where little is waiting."""
         await self._on_thread(self._given.start_due)
-        enough = LETTERS_AHEAD * self._settings.smtp_connections
-        while await self._claim(None, not_of=self._rota.supplied(enough)):
+        while await self._claim(None, not_of=self._rota.parents()):
             pass
+        enough = LETTERS_AHEAD * self._settings.smtp_connections
+        for _ in range(CLAIMS_AT_ONCE):
+            if not await self._claim(None, not_of=self._rota.supplied(enough)):
+                break
 
     async def _pace(self) -> None:
         """Reserve slots before they are needed, and wake the connections when one is due."""
