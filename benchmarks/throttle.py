@@ -1,7 +1,7 @@
 """The rate limit: how near to what was asked for, across workers. ``make bench`` runs it too.
 
 For each rate and number of workers an emailer is sent with MCS_SEND_RATE; the ledger's own times
-say how many messages started per second, from the first full second to the last.
+say how many messages started per second, from the first message on.
 """
 
 import argparse

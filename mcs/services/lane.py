@@ -3,7 +3,8 @@
 A letter's row says ``sending`` before its content leaves, and its answer is committed before, or
 together with, the connection's next start. So a death leaves at most one letter in doubt per
 connection. While it serves a slice the lane claims further ones, of any parent, before they are
-needed; it ends when nothing is due, when its time is up, or when the worker is asked to stop.
+needed; it ends when nothing is due, when its time is up, or when the worker is asked to stop, and
+at the end of a turn if other jobs wait.
 """
 
 import asyncio
@@ -33,10 +34,13 @@ from mcs.services.transactions import persistently
 
 T = TypeVar("T")
 
-# Ask for the next slice while this many letters per connection are left: no connection runs dry.
+# Ask for a parent's next slice while this many letters per connection are left of it, and half a
+# slice at most: no connection runs dry, and other workers find something.
 LETTERS_AHEAD = 25
+MOST_AHEAD = 1000
 # Of slices that hold a letter each, as a sequence's may, there are thousands at times.
 CLAIMS_AT_ONCE = 20
+MOST_FEEDS = 200
 KEEPER_SECONDS = 0.25
 # How finely messages of a limited rate are spread.
 PACE_SECONDS = 0.005
@@ -46,7 +50,7 @@ PACE_SECONDS = 0.005
 TURN = timedelta(seconds=30)
 # But not for long: who it writes to, as its claims loaded it, is to be what people see.
 LONGEST = timedelta(minutes=2)
-# A job queue that takes longer to say whether others wait is away, and nobody comes from there.
+# A job queue that takes longer to say whether others wait is taken for one that is away.
 ASKING_SECONDS = 0.5
 # How long to leave a server alone that cannot be reached, or wants no more for now.
 AWAY = timedelta(seconds=20)
@@ -104,6 +108,7 @@ class Lane:
         self._ending = False
         self._told_to_end_at: float | None = None
         self._trouble = ""
+        self._away_until = given.now()
         self.on_doubt = given.settings.on_doubt
         self._turn_ends = given.now() + TURN
         self._ends = given.now() + LONGEST
@@ -162,7 +167,7 @@ class Lane:
         """As many connections as there are letters to send, one at least, up to what the settings
         allow.
 
-        One that the server wanted no more of is not made up for before the next turn.
+        One that the server wanted no more of is not made up for before a next turn.
         """
         number = max(1, min(self._settings.smtp_connections, self._rota.waiting()))
         for _ in range(number - len(self._talks)):
@@ -192,11 +197,11 @@ class Lane:
 
     async def _keep(self) -> None:
         self._hungry.clear()
+        await self._release([feed for feed in self._rota if feed.done or feed.lost])
         if self._given.stopping():
             self._ending = True
         elif self._given.now() > self._turn_ends:
             await self._end_turn()
-        await self._release([feed for feed in self._rota if feed.done or feed.lost])
         if not self._ending:
             await self._top_up()
             # One that is under way may come back: its connection may have carried its share.
@@ -215,8 +220,9 @@ class Lane:
             self._ending = True
             return
         self._turn_ends = self._given.now() + TURN
-        self._trouble = ""
-        self._talks = [talk for talk in self._talks if not talk.done() or talk.exception()]
+        if self._given.now() >= self._away_until:
+            self._trouble = ""
+            self._talks = [talk for talk in self._talks if not talk.done() or talk.exception()]
         self._issues.clear()
         for parent in self._rota.parents():
             await self._prepare_anew(parent)
@@ -244,14 +250,19 @@ class Lane:
         return self._told_to_end_at is not None and moment - self._told_to_end_at > seconds
 
     async def _top_up(self) -> None:
-        """Claim one slice of each other parent that is due, and more where little is waiting."""
+        """Claim one slice of each other parent that is due; then, in rounds, of each of which
+        little is waiting."""
         await self._on_thread(self._given.start_due)
-        while await self._claim(None, not_of=self._rota.parents()):
-            pass
-        enough = LETTERS_AHEAD * self._settings.smtp_connections
+        enough = min(LETTERS_AHEAD * self._settings.smtp_connections, MOST_AHEAD)
+        not_of = self._rota.parents()
         for _ in range(CLAIMS_AT_ONCE):
-            if not await self._claim(None, not_of=self._rota.supplied(enough)):
+            if feed := await self._claim(None, not_of):
+                not_of.add(feed.claim.parent)
+                continue
+            supplied = self._rota.supplied(enough)
+            if not_of == supplied or len(self._rota) >= MOST_FEEDS:
                 break
+            not_of = supplied
 
     async def _pace(self) -> None:
         """Reserve slots before they are needed, and wake the connections when one is due."""
@@ -264,30 +275,30 @@ class Lane:
                 self._more.set()
             await asyncio.sleep(PACE_SECONDS if wanted else KEEPER_SECONDS)
 
-    async def _claim(self, slice_id: int | None, not_of: set[Parent] | None = None) -> bool:
-        feed = await self._on_thread(partial(self._claim_now, slice_id, not_of or set()))
-        if feed is None:
-            return False
-        self._rota.add(feed)
-        self._served.add(feed.claim.parent)
-        self._more.set()
-        return True
+    async def _claim(self, slice_id: int | None, not_of: Collection[Parent] = ()) -> Feed | None:
+        feed = await self._on_thread(partial(self._claim_now, slice_id, frozenset(not_of)))
+        if feed is not None:
+            self._rota.add(feed)
+            self._served.add(feed.claim.parent)
+            self._more.set()
+        return feed
 
     def _claim_now(
-        self, slice_id: int | None, not_of: set[Parent], session: Session
+        self, slice_id: int | None, not_of: Collection[Parent], session: Session
     ) -> Feed | None:
         now = self._given.now()
         claim = deliveries.claim(session, now, self._lease, slice_id, not_of)
         if claim is None:
             return None
+        issue = self._issues.get(claim.parent)
         try:
-            if claim.parent not in self._issues:
-                self._issues[claim.parent] = self._issue_now(claim.parent, session)
+            issue = issue or self._issue_now(claim.parent, session)
         except BadTemplate as error:
             self._pause_now(claim.parent, str(error), session)
             deliveries.release(session, now, claim, None)
             return None
-        return feeds.feed(session, now, claim, self._issues[claim.parent], self._lease)
+        self._issues[claim.parent] = issue
+        return feeds.feed(session, now, claim, issue, self._lease)
 
     def _issue_now(self, parent: Parent, session: Session) -> Issue:
         return feeds.issue(session, self._settings, parent)
@@ -335,7 +346,7 @@ class Lane:
                 return
             except smtp.Unreachable as error:
                 self.put_back(letter)
-                self._trouble = f"The mail server cannot be reached, trying again: {error}"
+                self._note_trouble(f"The mail server cannot be reached, trying again: {error}")
                 return
             self._open.add(connection)
             talk = Talk(connection, self)
@@ -348,14 +359,17 @@ class Lane:
                 self._open.discard(connection)
             self._part_from(connection)
             if talk.cut:
-                self._trouble = f"The mail server broke off, trying again: {talk.cut}"
+                self._note_trouble(f"The mail server broke off, trying again: {talk.cut}")
                 continue
             if talk.trouble:
-                self._trouble = (
+                self._note_trouble(
                     f"The mail server wants no more for now, trying again: {talk.trouble}"
                 )
                 return
             self._trouble = ""
+
+    def _note_trouble(self, notice: str) -> None:
+        self._trouble, self._away_until = notice, self._given.now() + AWAY
 
     def _part_from(self, connection: smtp.Connection) -> None:
         """Say goodbye, for which the next connection does not wait."""
@@ -485,9 +499,9 @@ class Lane:
         for feed in held:
             feed.waiting.clear()
         for parent in {feed.claim.parent for feed in held}:
+            await self._on_thread(partial(self._pause_now, parent, notice))
             # A person will have changed something before it goes on.
             self._issues.pop(parent, None)
-            await self._on_thread(partial(self._pause_now, parent, notice))
 
     async def _look_again(self, feed: Feed) -> None:
         """After a refused start: was it the one contact, or has the parent been stopped?"""

@@ -18,6 +18,9 @@ class Rota:
         """All feeds, next ones first."""
         return (feed for feeds in self._feeds.values() for feed in feeds)
 
+    def __len__(self) -> int:
+        return sum(map(len, self._feeds.values()))
+
     def parents(self) -> set[Parent]:
         return set(self._feeds)
 

@@ -71,7 +71,8 @@ def test_whether_jobs_wait_in_other_queues(queue: JobQueue) -> None:
     queue.enqueue_at(clock.now() + timedelta(days=1), PLAN, job_id="tomorrow")
     assert not queue.others_wait(than=SLICES)
     assert queue.others_wait(than=ALARMS)
-    queue.enqueue(PLAN, job_id="plan")
+    queue.enqueue("mcs.jobs.run_actions", 0, job_id="run-actions-0")
+    assert waiting(queue, "actions") == ["run-actions-0"]
     assert queue.others_wait(than=SLICES)
 
 

@@ -60,11 +60,12 @@ def test_slices_and_actions_take_turns_behind_alarms(
         queue.enqueue(NOTE, str(file), f"slice {number}", job_id=f"slice-{number}")
     for number in range(3):
         queue.enqueue(ACTION, str(file), f"action {number}", job_id=f"action-{number}")
-    queue.enqueue(URGENT, str(file), "alarm", job_id="alarm")
+    for number in range(2):
+        queue.enqueue(URGENT, str(file), f"alarm {number}", job_id=f"alarm-{number}")
     start("worker", redis_url)
-    wait_until(lambda: len(lines(file)) == 7)
+    wait_until(lambda: len(lines(file)) == 8)
     turns = [f"{kind} {number}" for number in range(3) for kind in ("slice", "action")]
-    assert lines(file) == ["alarm", *turns]
+    assert lines(file) == ["alarm 0", "alarm 1", *turns]
 
 
 def test_a_job_that_names_something_else_is_not_run(

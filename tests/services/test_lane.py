@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from threading import Event
@@ -530,6 +530,7 @@ class TurnStory:
     mail_server: MailServer
     campaign: Campaign
     passed: timedelta = timedelta()
+    answers: Event = field(default_factory=Event)
 
     def play(
         self,
@@ -545,6 +546,7 @@ class TurnStory:
 
         def ask() -> bool:
             asked.set()
+            self.answers.wait(10)
             return others_wait
 
         def think(recipient: str) -> str:
@@ -578,7 +580,9 @@ def turn(
     campaign: Campaign,
     scenario: Scenario,
 ) -> TurnStory:
-    return TurnStory(session, now, queue, given, mail_server, campaign)
+    story = TurnStory(session, now, queue, given, mail_server, campaign)
+    story.answers.set()
+    return story
 
 
 def test_at_the_end_of_its_turn_a_lane_goes_on_if_nobody_else_waits(turn: TurnStory) -> None:
@@ -593,6 +597,18 @@ def test_at_the_end_of_its_turn_a_lane_gives_way_to_other_jobs(turn: TurnStory) 
     assert turn.session.scalars(select(Slice.claim_token)).all() == [None]
 
 
+def test_a_redis_that_hangs_ends_no_lane(turn: TurnStory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "ASKING_SECONDS", 0.01)
+    turn.answers.clear()
+
+    def answer_at_last(_recipient: str) -> None:
+        if len(turn.mail_server.mailbox.caught) == 9:
+            turn.answers.set()
+
+    emailer_id = turn.play(others_wait=True, goes_by=A_TURN, meanwhile=answer_at_last)
+    assert counted(turn.session, emailer_id) == {"sent": 10}
+
+
 def test_a_lane_ends_before_its_worker_takes_it_for_stuck(turn: TurnStory) -> None:
     turn.given = replace(turn.given, settings=replace(turn.given.settings, lease_seconds=3600))
     emailer_id = turn.play(others_wait=False, goes_by=lane.LONGEST + timedelta(seconds=1))
@@ -603,13 +619,11 @@ def test_a_lane_ends_before_its_worker_takes_it_for_stuck(turn: TurnStory) -> No
 def test_what_people_change_meanwhile_counts_from_the_next_turn_on(
     turn: TurnStory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare, prepared, anew = feeds.issue, [], Event()
+    go_by, anew = feeds.Feed.go_by, Event()
 
-    def noted(*given: Any) -> feeds.Issue:
-        if prepared:
-            anew.set()
-        prepared.append(given)
-        return prepare(*given)
+    def noted(feed: feeds.Feed, prepared: feeds.Issue) -> None:
+        go_by(feed, prepared)
+        anew.set()
 
     def rename(recipient: str) -> None:
         if recipient.startswith("ann"):
@@ -619,7 +633,7 @@ def test_what_people_change_meanwhile_counts_from_the_next_turn_on(
         else:
             assert anew.wait(10)
 
-    monkeypatch.setattr(feeds, "issue", noted)
+    monkeypatch.setattr(feeds.Feed, "go_by", noted)
     emailer_id = turn.play(others_wait=False, goes_by=A_TURN, meanwhile=rename)
     assert counted(turn.session, emailer_id) == {"sent": 10}
     caught = turn.mail_server.mailbox.caught
@@ -668,6 +682,36 @@ def test_an_emailer_does_not_run_dry_beside_one_that_waits_for_its_rate(
         0,
     )
     assert len(mail_server.mailbox.caught) == 16
+
+
+def test_one_of_many_small_slices_leaves_room_for_the_others(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    campaign: Campaign,
+    scenario: Scenario,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the steps of a sequence that was held for a day have, and all of them older."""
+    add_contacts(session, campaign, 30)
+    add_scenario(session, campaign, name="Another")
+    many, other = planning.plan_day(session, now, queue)
+    for emailer_id, size in ((many, 1), (other, 10)):
+        monkeypatch.setattr(emailers, "SLICE_SIZE", size)
+        emailers.send(session, now, queue, emailer_id, LATE_LIMIT)
+    claim, claimed = deliveries.claim, []
+
+    def noted(*asked: Any) -> deliveries.Claim | None:
+        found = claim(*asked)
+        if found is not None:
+            claimed.append(found.parent.emailer_id)
+        return found
+
+    monkeypatch.setattr(deliveries, "claim", noted)
+    lane.deliver(given, 0)
+    assert claimed[:6] == [many, other] * 3
+    assert counted(session, many) == counted(session, other) == {"sent": 30}
 
 
 def test_who_waited_for_a_rate_that_is_taken_away_waits_no_longer(
