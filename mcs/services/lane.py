@@ -203,9 +203,9 @@ class Lane:
         elif self._given.now() > self._turn_ends:
             await self._end_turn()
         if not self._ending:
-            await self._top_up()
+            all_claimed = await self._top_up()
             # One that is under way may come back: its connection may have carried its share.
-            if not self._rota.waiting() and not any(feed.out for feed in self._rota):
+            if all_claimed and not any(feed.waiting or feed.out for feed in self._rota):
                 self._ending = True
         if self._ending:
             self._more.set()
@@ -249,9 +249,9 @@ class Lane:
             self._told_to_end_at = moment
         return self._told_to_end_at is not None and moment - self._told_to_end_at > seconds
 
-    async def _top_up(self) -> None:
+    async def _top_up(self) -> bool:
         """Claim one slice of each other parent that is due; then, in rounds, of each of which
-        little is waiting."""
+        little is waiting. Whether there is no more to claim now; else the next look goes on."""
         await self._on_thread(self._given.start_due)
         enough = min(LETTERS_AHEAD * self._settings.smtp_connections, MOST_AHEAD)
         not_of = self._rota.parents()
@@ -260,9 +260,12 @@ class Lane:
                 not_of.add(feed.claim.parent)
                 continue
             supplied = self._rota.supplied(enough)
-            if not_of == supplied or len(self._rota) >= MOST_FEEDS:
-                break
+            if not_of == supplied:
+                return True
+            if len(self._rota) >= MOST_FEEDS:
+                return False
             not_of = supplied
+        return False
 
     async def _pace(self) -> None:
         """Reserve slots before they are needed, and wake the connections when one is due."""

@@ -121,6 +121,7 @@ def test_each_slice_is_sent_once(
         lambda: 0.5,
         lambda: False,
         lambda own: due.start_due(own, now, queue, LATE_LIMIT),
+        lambda: False,
     )
 
     def deliver() -> None:
@@ -162,6 +163,7 @@ def test_everything_at_once(
         lambda: 0.5,
         lambda: False,
         lambda own: due.start_due(own, now, queue, LATE_LIMIT),
+        lambda: False,
     )
 
     def whole_day() -> None:

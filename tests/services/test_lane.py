@@ -1,5 +1,6 @@
 """The lane against a real SMTP server: whom it serves, what the ledger says afterwards."""
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -712,6 +713,32 @@ def test_one_of_many_small_slices_leaves_room_for_the_others(
     lane.deliver(given, 0)
     assert claimed[:6] == [many, other] * 3
     assert counted(session, many) == counted(session, other) == {"sent": 30}
+
+
+def test_a_lane_does_not_end_while_there_is_more_to_claim(
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+    given: lane.Surroundings,
+    campaign: Campaign,
+    scenario: Scenario,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though all that one look may claim is sent before the look is over."""
+    monkeypatch.setattr(emailers, "SLICE_SIZE", 1)
+    add_contacts(session, campaign, lane.CLAIMS_AT_ONCE + 5)
+    emailer_id = start(session, now, queue)
+    claim = lane.Lane._claim
+
+    async def claim_and_see_it_sent(self: lane.Lane, *asked: Any) -> feeds.Feed | None:
+        feed = await claim(self, *asked)
+        while feed is not None and not feed.done and self._talks:
+            await asyncio.sleep(0.01)
+        return feed
+
+    monkeypatch.setattr(lane.Lane, "_claim", claim_and_see_it_sent)
+    lane.deliver(given, 0)
+    assert counted(session, emailer_id) == {"sent": lane.CLAIMS_AT_ONCE + 5}
 
 
 def test_who_waited_for_a_rate_that_is_taken_away_waits_no_longer(
