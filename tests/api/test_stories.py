@@ -165,7 +165,8 @@ def test_a_campaign_is_switched_off_and_on(shop: Shop, autumn: str, session: Ses
     assert shop.get(f"/campaigns/{autumn}/status")["counts"]["pending"] == 3
     assert shop.post(f"/campaigns/{autumn}/archive")["archived"]
     assert not shop.post(f"/campaigns/{autumn}/unarchive")["active"]
-    entries = session.scalars(select(AuditEntry).where(AuditEntry.noun == "campaign"))
+    of_campaigns = select(AuditEntry).where(AuditEntry.noun == "campaign")
+    entries = session.scalars(of_campaigns.order_by(AuditEntry.id))
     said = [(entry.verb, entry.detail.get("token")) for entry in entries]
     verbs = ["created", "edited the steps of", "enrolled a subject of", "deactivated", "edited"]
     verbs += ["activated", "archived", "unarchived"]

@@ -489,7 +489,8 @@ def test_two_people_who_edit_two_steps_both_get_what_they_wanted(
     marie.get(f"{here}/steps/b")
     olga.post(f"{here}/steps/a", HOOK | {"offset": "1day", "secret": ""})
     marie.post(f"{here}/steps/b", HOOK | {"offset": "2days", "secret": ""})
-    assert fresh(session).scalars(select(ActionDefinition.offset)).all() == ["1day", "2days"]
+    offsets = select(ActionDefinition.offset).order_by(ActionDefinition.key)
+    assert fresh(session).scalars(offsets).all() == ["1day", "2days"]
 
 
 def test_a_step_of_somebodys_own_callback_keeps_its_config(
