@@ -11,6 +11,7 @@ from alembic import context
 from sqlalchemy import DateTime, Engine
 
 from mcs.models import Base, UtcDateTime
+from mcs.models.compare import compared
 
 
 def render_item(kind: str, item: Any, _autogen: Any) -> str | bool:
@@ -37,6 +38,7 @@ def run() -> None:
             connection=connection,
             target_metadata=Base.metadata,
             render_item=render_item,
+            include_object=compared(connection.dialect.name),
             render_as_batch=True,
         )
         with context.begin_transaction():

@@ -430,7 +430,7 @@ def remove(
 def _locked(session: Session, contact_id: int) -> Contact:
     """The contact, held before its deliveries are: an unsubscribe takes them in that order too.
 
-    As lightly: an emailer that is being started refers to it, and must not have to wait for us.
+    As lightly: an import that adds it to a batch refers to it, and must not have to wait for us.
     """
     query = select(Contact).where(Contact.id == contact_id, Contact.deleted_at.is_(None))
     contact = session.scalars(query.with_for_update(key_share=True)).one_or_none()

@@ -13,7 +13,19 @@ from datetime import datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Select, and_, bindparam, func, insert, literal, or_, select, true, update
+from sqlalchemy import (
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from mcs.core import sequences
@@ -31,7 +43,7 @@ from mcs.models import (
     Suppression,
     UtcDateTime,
 )
-from mcs.models.sql import among, random_hex
+from mcs.models.sql import among, cell, packed, random_hex, records
 from mcs.services import action_deliveries, audit, definitions, schedules, slices
 from mcs.services.action_deliveries import NO_SYNC, hold_slices
 from mcs.services.callbacks import scenario_id
@@ -390,6 +402,11 @@ class _Due:
     contact_id: int | None
     reason: str
 
+    @property
+    def state(self) -> str:
+        """Its delivery's, at birth."""
+        return "skipped" if self.reason else "pending"
+
 
 def _taken(session: Session, campaign_id: int, waiting: Sequence[int]) -> list[_Due]:
     """Those of the actions that are pending still, locked."""
@@ -434,26 +451,26 @@ def _slice(session: Session, now: datetime, sends: int, born: Sequence[_Due]) ->
 
 def _bear(session: Session, now: datetime, slice_id: int, born: Sequence[_Due]) -> None:
     if born:
-        new = {"attempts": 0, "reply_text": ""}
-        rows = [_delivery(row, now, slice_id) | {"action_id": row.id} | new for row in born]
-        session.connection().execute(_BEAR, rows)
+        rows = [(row.id, row.contact_id, row.state, row.reason) for row in born]
+        given = {"rows": packed(rows), "slice": slice_id, "now": now}
+        session.connection().execute(_BEAR, given)
 
 
 def _bear_again(session: Session, now: datetime, slice_id: int, born: Sequence[_Due]) -> None:
     """With the same Message-ID, and the attempts that were made."""
     if born:
-        rows = [_delivery(row, now, slice_id) | {"born_of": row.id} for row in born]
+        rows = [
+            {
+                "born_of": row.id,
+                "slice_id": slice_id,
+                "contact_id": row.contact_id,
+                "state": row.state,
+                "reason": row.reason,
+                "due_at": now,
+            }
+            for row in born
+        ]
         session.connection().execute(_BEAR_AGAIN, rows)
-
-
-def _delivery(row: _Due, now: datetime, slice_id: int) -> dict[str, Any]:
-    return {
-        "slice_id": slice_id,
-        "contact_id": row.contact_id,
-        "state": "skipped" if row.reason else "pending",
-        "reason": row.reason,
-        "due_at": now,
-    }
 
 
 def _leave(session: Session, before: Sequence[Any]) -> None:
@@ -537,7 +554,21 @@ def _wake(
 
 
 _TABLE: Any = Delivery.__table__
-_BEAR: Any = insert(_TABLE).values(message_id=random_hex())
+_ROWS = records("rows")
+_CELLS = ["action_id", "contact_id", "state", "reason"]
+# One statement for all: PostgreSQL looks up parents once a statement.
+_BEAR: Any = insert(_TABLE).from_select(
+    [*_CELLS, "slice_id", "due_at", "attempts", "reply_text", "message_id"],
+    select(
+        *(cell(_ROWS, place, _TABLE.c[name].type) for place, name in enumerate(_CELLS)),
+        bindparam("slice", type_=Integer()),
+        bindparam("now", type_=UtcDateTime()),
+        literal(0),
+        literal(""),
+        random_hex(),
+    ),
+    include_defaults=False,
+)
 _BEAR_AGAIN: Any = (
     update(_TABLE)
     .where(_TABLE.c.action_id == bindparam("born_of"))

@@ -472,8 +472,8 @@ _DONE = {
 def locked(session: Session, emailer_id: int) -> Emailer:
     """The emailer, locked after its scenario: the order in which who edits a scenario locks.
 
-    FOR NO KEY UPDATE: who changes a slice or a delivery twice in one transaction has PostgreSQL
-    look for the emailer again (FOR KEY SHARE), holding the slice that we may be waiting for.
+    FOR NO KEY UPDATE: who changes a slice twice in one transaction has PostgreSQL look for the
+    emailer again (FOR KEY SHARE), holding the slice that we may be waiting for.
     """
     of_emailer = select(Emailer.scenario_id).where(Emailer.id == emailer_id)
     session.execute(

@@ -211,8 +211,8 @@ def add(
 
 def _known(session: Session, recipient: Recipient) -> tuple[Contact | None, Campaign | None]:
     """The contact, locked so that two clicks at once become one suppression; the campaign."""
-    # Not FOR UPDATE: an emailer that is being started holds its own row and refers to this one,
-    # which would wait for it, and it for us.
+    # Not FOR UPDATE: who adds the contact to a batch, or enrols it, refers to this row, and would
+    # wait for us, and we for it.
     contact = session.scalars(
         select(Contact).where(Contact.uid == recipient.contact_uid).with_for_update(key_share=True)
     ).first()
