@@ -4,12 +4,10 @@ The order that keeps the ledger honest: the envelope may go ahead of the row's s
 only after it is committed; and the answer to one letter is committed with the start of the next.
 """
 
-from datetime import datetime
-from typing import Protocol
-
 from mcs.core.outcomes import Attempt, Scope, Stage, Verdict, cut_off, ends_connection, judge
 from mcs.core.smtp import Reply
 from mcs.gateways.smtp import Connection, Disconnected, envelope
+from mcs.services.desk import Desk
 from mcs.services.feeds import Letter
 from mcs.services.recorder import Told
 from mcs.services.steps import Outcome
@@ -19,51 +17,15 @@ from mcs.services.steps import Outcome
 LETTERS_PER_CONNECTION = 1000
 
 
-class Post(Protocol):
-    """What a talk asks of its lane."""
-
-    on_doubt: str
-
-    def take(self) -> Letter | None:
-        """A letter to send next, if one is there."""
-
-    async def next(self) -> Letter | None:
-        """A letter to send next, waiting for one; None when there will be none."""
-
-    def put_back(self, letter: Letter) -> None:
-        """A letter that was taken and not tried."""
-
-    def now(self) -> datetime:
-        """This instant."""
-
-    def attempt(self, letter: Letter) -> Attempt:
-        """The attempt being made at the letter now."""
-
-    def expired(self, letter: Letter) -> bool:
-        """Whether the letter's lease has ended; its feed is then given up."""
-
-    async def may_start(self, answered: Told | None, letter: Letter) -> bool:
-        """Record an answer and start the next letter, in one commit."""
-
-    async def record(self, answered: Told | None) -> None:
-        """Record an answer."""
-
-    async def refuse(self, answered: Told | None, letter: Letter, outcome: Outcome) -> None:
-        """Record an answer, and an attempt that ended before any content was sent."""
-
-    async def heed(self, letter: Letter, verdict: Verdict, said: str) -> None:
-        """Do what a refusal asks for beyond its letter: pause the emailer, suppress the address."""
-
-
 class Talk:
     """One connection's letters.
 
     Afterwards ``trouble`` says why the server wants no more, if so; ``cut`` why it broke off.
     """
 
-    def __init__(self, connection: Connection, post: Post) -> None:
+    def __init__(self, connection: Connection, desk: Desk) -> None:
         self._connection = connection
-        self._post = post
+        self._desk = desk
         self._pipelining = connection.offers.pipelining
         self.trouble = ""
         self.cut = ""
@@ -79,7 +41,7 @@ class Talk:
         self._introduce(first)
         while True:
             if letter is None:
-                await self._post.record(answered)
+                await self._desk.record(answered)
                 answered = None
                 letter = await self._another()
                 if letter is None:
@@ -89,30 +51,30 @@ class Talk:
             except Disconnected as error:
                 if self.carried:
                     # Between letters a server may simply end a connection (Yahoo does): no attempt.
-                    self._post.put_back(letter)
+                    self._desk.put_back(letter)
                     break
                 # On a fresh connection it may be this very letter that ends it: an attempt, so
                 # that the others get their turn.
                 self.cut = str(error)
-                attempt = self._post.attempt(letter)
-                verdict = cut_off(False, self._post.on_doubt, attempt)
-                await self._post.refuse(None, letter, outcome(letter, attempt, verdict, None))
-                await self._post.heed(letter, verdict, str(error))
+                attempt = self._desk.attempt(letter)
+                verdict = cut_off(False, self._desk.on_doubt, attempt)
+                await self._desk.refuse(None, letter, outcome(letter, attempt, verdict, None))
+                await self._desk.heed(letter, verdict, str(error))
                 break
             if refusal is not None:
                 attempt, verdict, reply = refusal
-                await self._post.refuse(answered, letter, outcome(letter, attempt, verdict, reply))
+                await self._desk.refuse(answered, letter, outcome(letter, attempt, verdict, reply))
                 answered = None
-                await self._post.heed(letter, verdict, str(reply))
+                await self._desk.heed(letter, verdict, str(reply))
                 letter = await self._after_refusal(verdict, str(reply))
                 continue
-            if not await self._post.may_start(answered, letter):
+            if not await self._desk.may_start(answered, letter):
                 # Suppressed, paused or cancelled after the server said "go on": only closing the
                 # connection takes back a DATA.
                 self._connection.close()
                 return
             answered, letter = await self._hand_over(letter)
-        await self._post.record(answered)
+        await self._desk.record(answered)
 
     async def _another(self) -> Letter | None:
         """After none was at hand: wait for one, as long as this connection can carry it."""
@@ -120,7 +82,7 @@ class Talk:
             return None
         if not self._connection.open:
             return None
-        letter = await self._post.next()
+        letter = await self._desk.next()
         if letter is not None:
             self._introduce(letter)
         return letter
@@ -154,7 +116,7 @@ class Talk:
         """
         if self._cannot_carry(letter):
             verdict = Verdict("failed", "the mail server takes no such address (SMTPUTF8)")
-            return self._post.attempt(letter), verdict, None
+            return self._desk.attempt(letter), verdict, None
         if self._pipelining and self._connection.invited():
             return None
         refusal: tuple[Stage, Reply] | None = None
@@ -180,7 +142,7 @@ class Talk:
             return None
         if self.carried and refusal[0] is Stage.MAIL and ends_connection(refusal[1]):
             raise Disconnected(str(refusal[1]), dot_left=False)
-        attempt = self._post.attempt(letter)
+        attempt = self._desk.attempt(letter)
         return attempt, judge(*refusal, attempt), refusal[1]
 
     def _say(self, stage: Stage, letter: Letter) -> None:
@@ -201,31 +163,31 @@ class Talk:
         except Disconnected as error:
             self.trouble = str(error)
             return None
-        letter = self._post.take()
+        letter = self._desk.take()
         if letter is not None:
             self._introduce(letter)
         return letter
 
     async def _hand_over(self, letter: Letter) -> tuple[Told | None, Letter | None]:
         """Send the content of a started letter, and with it the envelope of the following one."""
-        if self._post.expired(letter):
+        if self._desk.expired(letter):
             # Frozen between the commit and here: somebody else has taken the slice over.
             self._connection.close()
             held_up = "the worker was held up before it began"
-            unsent = Outcome(letter.due.id, "pending", self._post.now(), held_up)
+            unsent = Outcome(letter.due.id, "pending", self._desk.now(), held_up)
             return (letter.feed, unsent), None
         self.carried += 1
-        following = self._post.take() if self.carried < LETTERS_PER_CONNECTION else None
+        following = self._desk.take() if self.carried < LETTERS_PER_CONNECTION else None
         self._connection.content(letter.message.data, self._envelope(following))
         try:
             reply = await self._connection.dot_reply()
         except Disconnected as error:
             if following is not None:
-                self._post.put_back(following)
+                self._desk.put_back(following)
             self.cut = str(error)
-            attempt = self._post.attempt(letter)
-            verdict = cut_off(error.dot_left, self._post.on_doubt, attempt)
-            await self._post.heed(letter, verdict, str(error))
+            attempt = self._desk.attempt(letter)
+            verdict = cut_off(error.dot_left, self._desk.on_doubt, attempt)
+            await self._desk.heed(letter, verdict, str(error))
             return (letter.feed, outcome(letter, attempt, verdict, None)), None
         said = await self._said_of(letter, reply)
         if following is not None and not self._pipelining:
@@ -235,10 +197,10 @@ class Talk:
     async def _said_of(self, letter: Letter, reply: Reply) -> Outcome:
         """What the reply to the final dot, which alone makes a message sent, says of it."""
         if reply.accepts:
-            return Outcome(letter.due.id, "sent", self._post.now(), "", reply.code, reply.text)
-        attempt = self._post.attempt(letter)
+            return Outcome(letter.due.id, "sent", self._desk.now(), "", reply.code, reply.text)
+        attempt = self._desk.attempt(letter)
         verdict = judge(Stage.DOT, reply, attempt)
-        await self._post.heed(letter, verdict, str(reply))
+        await self._desk.heed(letter, verdict, str(reply))
         return outcome(letter, attempt, verdict, reply)
 
 
