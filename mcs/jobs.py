@@ -18,6 +18,7 @@ from mcs.services import (
     deliveries,
     due,
     email_actions,
+    email_starts,
     emailers,
     enrolling,
     imports,
@@ -78,7 +79,7 @@ def start_emails() -> None:
     """Start the email actions that are due, a batch at a time."""
     here = runtime()
     with here.sessions() as session:
-        while not drain.requested() and email_actions.start(session, clock.now()):
+        while not drain.requested() and email_starts.start(session, clock.now()):
             email_actions.ring(session, clock.now(), here.queue)
 
 

@@ -13,6 +13,7 @@ from mcs.services import (
     actions,
     deliveries,
     email_actions,
+    email_starts,
     emailers,
     enrolling,
     imports,
@@ -51,7 +52,7 @@ def tick(
     email_actions.close_over(session, now)
     for emailer_id in due_emailers(session, now):
         queue.enqueue("mcs.jobs.send_emailer", emailer_id, job_id=f"emailer-{emailer_id}")
-    if email_actions.due(session, now):
+    if email_starts.due(session, now):
         email_actions.ring_start(queue)
     for slice_id in deliveries.due_slices(session, now, RINGS):
         slices.ring(queue, slice_id)
@@ -92,5 +93,5 @@ def start_due(session: Session, now: datetime, queue: JobQueue, late_limit: time
             raise
         except Exception:
             log.exception("emailer %d could not be started", emailer_id)
-    if email_actions.start(session, now):
+    if email_starts.start(session, now):
         email_actions.ring(session, now, queue)

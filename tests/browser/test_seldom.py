@@ -13,6 +13,7 @@ from mcs.services import (
     api_tokens,
     deliveries,
     email_actions,
+    email_starts,
     emailers,
     planning,
     schedules,
@@ -67,7 +68,7 @@ def held(session: Session) -> int:
     sequences.define(session, now, campaign.id, [step])
     ann = add_contact(session, campaign, "Ann Adler")
     schedules.enrol(session, now, campaign.id, subject_of(ann.id))
-    email_actions.start(session, now)
+    email_starts.start(session, now)
     claim = deliveries.claim(session, now, LEASE)
     assert claim is not None
     (due,) = deliveries.load(session, now, claim)

@@ -31,6 +31,7 @@ from mcs.services import (
     contacts,
     deliveries,
     email_actions,
+    email_starts,
     failures,
     lane,
     runners,
@@ -65,7 +66,7 @@ class Office:
     def start(self) -> None:
         """What the job start_emails does."""
         with self.sessions() as session:
-            while email_actions.start(session, self.now):
+            while email_starts.start(session, self.now):
                 pass
 
     def send(self) -> None:
@@ -623,4 +624,4 @@ def test_a_step_that_has_lost_its_message_fails_with_a_sentence(
     session.commit()
     office.work()
     assert standing(session, ann) == ["hello failed"]
-    assert session.scalars(select(Action.error)).one() == email_actions.NO_MESSAGE
+    assert session.scalars(select(Action.error)).one() == email_starts.NO_MESSAGE

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from mcs.core.sequences import BadDefinition
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import ActionDefinition, Campaign, Emailer, Scenario
-from mcs.services import email_actions, planning, scenarios, schedules, sequences
+from mcs.services import email_starts, planning, scenarios, schedules, sequences
 from mcs.services.definitions import SEND_EMAIL, Step
 from mcs.services.scenarios import Frozen
 from mcs.services.schedules import subject_of
@@ -74,7 +74,7 @@ def test_what_has_been_sent_stays_with_its_ledger(
     sequences.define(session, now, campaign.id, [step(hello)])
     ann = add_contact(session, campaign, "Ann")
     schedules.enrol(session, now, campaign.id, subject_of(ann.id))
-    assert email_actions.start(session, now)
+    assert email_starts.start(session, now)
     sequences.define(session, now, campaign.id, [])
     with pytest.raises(Frozen, match="the ledger refers to it"):
         delete(session, now, queue, hello)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from mcs.gateways import clock
 from mcs.gateways.catcher import Box
 from mcs.models import Action, Campaign, Delivery
-from mcs.services import deliveries, email_actions, schedules, sequences, suppressions
+from mcs.services import deliveries, email_actions, email_starts, schedules, sequences, suppressions
 from mcs.services.definitions import SEND_EMAIL, Step
 from mcs.services.schedules import Subject, subject_of
 from tests.people import add_campaign, add_contact, add_scenario
@@ -35,7 +35,7 @@ def campaign(app: Flask, session: Session, now: datetime) -> Campaign:
         schedules.enrol(
             session, now, campaign.id, subject_of(add_contact(session, campaign, name).id)
         )
-    email_actions.start(session, now)
+    email_starts.start(session, now)
     claim = deliveries.claim(session, now, LEASE)
     assert claim is not None
     starts = [due.id for due in deliveries.load(session, now, claim)]
@@ -172,7 +172,7 @@ def test_a_step_left_out_is_not_called_done(
     charlie = add_contact(session, campaign, "Charlie")
     suppressions.suppress(session, now, charlie.email_key, suppressions.UNSUBSCRIBED)
     began = schedules.enrol(session, now, campaign.id, subject_of(charlie.id))
-    email_actions.start(session, now)
+    email_starts.start(session, now)
     for path in (f"subjects/{began.schedule_id}", "actions?q=Charlie"):
         answer = olga.get(f"{base}/{path}")
         assert "Left out" in words(answer) and "unsubscribed" in words(answer)
