@@ -44,8 +44,12 @@ def test_no_delivery_without_its_parents(
     parents = {"emailer_id": emailer_id, "contact_id": ann.id}
     session.add(Delivery(due_at=now, **(parents | {missing: 999})))
 
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError) as refused:
         session.commit()
+    if session.get_bind().dialect.name == "postgresql":
+        # As a key would be named, and which one it was.
+        assert refused.value.orig.diag.constraint_name == f"fk_deliveries_{missing}"
+        assert "999" in refused.value.orig.diag.message_primary
 
 
 @pytest.mark.parametrize(

@@ -65,16 +65,21 @@ SET search_path FROM CURRENT SET enable_seqscan = off AS $$
 DECLARE
     named integer[] := ARRAY(SELECT DISTINCT emailer_id FROM born WHERE emailer_id IS NOT NULL);
     known bigint;
+    nobody integer;
 BEGIN
     PERFORM FROM emailers WHERE id = ANY (named) FOR KEY SHARE;
     GET DIAGNOSTICS known = ROW_COUNT;
     IF known < cardinality(named) THEN
-        RAISE foreign_key_violation USING MESSAGE = 'a delivery of an emailer that is none';
+        RAISE foreign_key_violation USING
+            MESSAGE = format('deliveries of emailers %s, which are not all there', named),
+            CONSTRAINT = 'fk_deliveries_emailer_id';
     END IF;
-    IF EXISTS (
-        SELECT FROM born WHERE (SELECT id FROM contacts WHERE id = born.contact_id) IS NULL
-    ) THEN
-        RAISE foreign_key_violation USING MESSAGE = 'a delivery for a contact who is none';
+    SELECT contact_id INTO nobody FROM born
+        WHERE (SELECT id FROM contacts WHERE id = born.contact_id) IS NULL LIMIT 1;
+    IF FOUND THEN
+        RAISE foreign_key_violation USING
+            MESSAGE = format('a delivery for contact %s, who is not there', nobody),
+            CONSTRAINT = 'fk_deliveries_contact_id';
     END IF;
     RETURN NULL;
 END $$
@@ -85,7 +90,9 @@ CREATE FUNCTION deliveries_have_contact() RETURNS trigger LANGUAGE plpgsql
 SET search_path FROM CURRENT SET enable_seqscan = off AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM contacts WHERE id = NEW.contact_id) THEN
-        RAISE foreign_key_violation USING MESSAGE = 'a delivery for a contact who is none';
+        RAISE foreign_key_violation USING
+            MESSAGE = format('a delivery for contact %s, who is not there', NEW.contact_id),
+            CONSTRAINT = 'fk_deliveries_contact_id';
     END IF;
     RETURN NULL;
 END $$
@@ -97,7 +104,9 @@ SET search_path FROM CURRENT SET enable_seqscan = off AS $$
 BEGIN
     -- The row is locked by now: a delivery that was about to be committed is there to be seen.
     IF EXISTS (SELECT FROM deliveries WHERE emailer_id = OLD.id) THEN
-        RAISE foreign_key_violation USING MESSAGE = 'an emailer with deliveries stays';
+        RAISE foreign_key_violation USING
+            MESSAGE = format('emailer %s has deliveries, so it stays', OLD.id),
+            CONSTRAINT = 'fk_deliveries_emailer_id';
     END IF;
     RETURN OLD;
 END $$
