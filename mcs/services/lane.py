@@ -207,7 +207,7 @@ class Lane:
         await self._release([feed for feed in self._rota if feed.done or feed.lost])
         if self._given.stopping():
             self._desk.end()
-        elif self._given.now() > self._turn_ends:
+        elif not self._desk.ending and self._given.now() > self._turn_ends:
             await self._end_turn()
         if not self._desk.ending:
             all_claimed = await self._top_up()
