@@ -5,6 +5,7 @@ the ``Stage`` that started it.
 """
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -153,6 +154,21 @@ class Stage:
         }
 
 
+class Theft:
+    """What the host kept from this machine since it was made: a measured speed says little where it
+    gave a third of the processor time to other guests."""
+
+    def __init__(self) -> None:
+        self._before = _processor_time()
+
+    def share(self) -> float:
+        """Of the processor time that was asked for, 0 to 1; not a number where nobody knows."""
+        used, stolen = (
+            now - then for now, then in zip(_processor_time(), self._before, strict=True)
+        )
+        return stolen / (used + stolen) if used + stolen else math.nan
+
+
 class Installation:
     """MCS on one database, with a clock and a number of workers."""
 
@@ -298,6 +314,15 @@ def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"not up after {seconds} s")
         time.sleep(0.02)
+
+
+def _processor_time() -> tuple[int, int]:
+    """Used and stolen since boot, in ticks of all processors (Linux, proc(5))."""
+    if not Path("/proc/stat").exists():
+        return 0, 0
+    ticks = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    user, nice, system, _idle, _waiting, interrupts, soft, stolen = ticks
+    return user + nice + system + interrupts + soft, stolen
 
 
 def free_port() -> int:
