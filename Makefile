@@ -15,6 +15,7 @@ test:
 bench:
 	@sh tools/venv requirements-dev.txt
 	@.venv/bin/python -m benchmarks.send
+	@.venv/bin/python -m benchmarks.throttle
 	@.venv/bin/python -m benchmarks.memory
 
 format:
