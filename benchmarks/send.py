@@ -17,9 +17,11 @@ import smtplib
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from flask import Flask
@@ -111,23 +113,40 @@ def _turn(
 
 
 def _at_latency(stage: Stage, port: int) -> None:
-    theft = Theft()
-    peer = smtplib_ready(port, 4 * LATENCY_SECONDS)
+    """Each with smtplib on a connection of its own beside it: so one hour and one load for both."""
+    alone = smtplib_ready(port, LATENCY_SECONDS)
     print(f"\n{LATENCY_MS} ms of round-trip time in front of the server, messages a second")
-    print(f"{'':32}{'all':>9}{'each':>9}{'stolen':>8}{'x c':>7}{'bar':>7}")
-    print(
-        f"{'c  smtplib, 1 connection':32}{peer:>9.1f}{peer:>9.1f}{theft.share():>8.0%}{1:>7.2f}",
-        flush=True,
+    print(f"(c: smtplib on one more connection meanwhile; with nothing else running {alone:.2f})")
+    title = "   (workers x connections)"
+    print(f"{title:36}{'all':>9}{'each':>8}{'c':>7}{'stolen':>8}{'x c':>7}{'bar':>6}")
+    for name, new, most in (("SQLite", stage.sqlite, 1), ("PostgreSQL", stage.postgres, 2)):
+        here = Installation(stage, new())
+        for connections in LATENCY_CONNECTIONS:
+            workers = min(most, connections)
+            campaign_id = here.campaign(connections * LATENCY_GUESS * LATENCY_SECONDS)
+            theft = Theft()
+            with _smtplib_beside(port) as beside:
+                rate = mcs(here, campaign_id, workers, port, connections // workers)
+            each, peer = rate / connections, beside[0]
+            title = f"a  MCS, {name}, {workers} x {connections // workers}"
+            measured = f"{rate:>9.1f}{each:>8.2f}{peer:>7.2f}{theft.share():>8.0%}"
+            print(f"{title:36}{measured}{each / peer:>7.2f}{3.7:>6}", flush=True)
+
+
+@contextmanager
+def _smtplib_beside(port: int) -> Iterator[list[float]]:
+    """smtplib on one connection, in a thread that mostly sleeps; afterwards its rate."""
+    rate: list[float] = []
+    over = threading.Event()
+    thread = threading.Thread(
+        target=lambda: rate.append(smtplib_ready(port, over=over.is_set)), name="smtplib"
     )
-    here = Installation(stage, stage.postgres())
-    for connections in LATENCY_CONNECTIONS:
-        campaign_id = here.campaign(connections * LATENCY_GUESS * LATENCY_SECONDS)
-        theft = Theft()
-        rate = mcs(here, campaign_id, 1, port, connections)
-        each = rate / connections
-        name = f"a  MCS, PostgreSQL, {connections} connection{'s' * (connections > 1)}"
-        measured = f"{rate:>9.1f}{each:>9.1f}{theft.share():>8.0%}{each / peer:>7.2f}"
-        print(f"{name:32}{measured}{3.7:>7}", flush=True)
+    thread.start()
+    try:
+        yield rate
+    finally:
+        over.set()
+        thread.join()
 
 
 def mcs(here: Installation, campaign_id: int, workers: int, port: int, connections: int) -> float:
@@ -166,16 +185,20 @@ def flask_mail(port: int, number: int) -> float:
         return number / (time.perf_counter() - began)
 
 
-def smtplib_ready(port: int, number: int) -> float:
-    """smtplib on one connection, with bytes that were made before the clock runs."""
-    ready = [message(n) for n in range(min(number, 2000))]
+def smtplib_ready(
+    port: int, number: int | None = None, over: Callable[[], bool] = lambda: False
+) -> float:
+    """smtplib on one connection, with bytes that were made before the clock runs: so many messages,
+    or as many as it sends until it is over."""
+    ready = [message(n) for n in range(min(number or 2000, 2000))]
     with smtplib.SMTP("127.0.0.1", port) as connection:
         connection.ehlo()
-        began = time.perf_counter()
-        for n in range(number):
-            each = ready[n % len(ready)]
+        sent, began = 0, time.perf_counter()
+        while sent != number and not over():
+            each = ready[sent % len(ready)]
             connection.sendmail(each.envelope_from, [each.envelope_to], each.data)
-        return number / (time.perf_counter() - began)
+            sent += 1
+        return sent / (time.perf_counter() - began)
 
 
 def smtp_source(port: int, number: int) -> float:
