@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import text
@@ -41,9 +42,11 @@ def test_pause_from_the_page_stops_it_within_two_seconds(world: Begin, seeds: Se
     paused = 0
     for seed in seeds(5, 1):
         emailer_id = here.scenario()
+        page = f"/emailers/{emailer_id}"
+        form = f"csrf_token={quote(ann.token(page))}"  # She looks at the page, and then presses.
         here.wait_sent(emailer_id, 1 + random.Random(seed).randrange(400))
         pressed_at = datetime.now(UTC)
-        answer = ann.post(f"/emailers/{emailer_id}/pause", {}, form_at=f"/emailers/{emailer_id}")
+        answer = ann.post_raw(f"{page}/pause", form.encode())
         here.wait_for(lambda on=emailer_id: not here.tally(on).by_state["sending"])
         time.sleep(1)
         assert answer.status == 303
@@ -51,7 +54,6 @@ def test_pause_from_the_page_stops_it_within_two_seconds(world: Begin, seeds: Se
         assert _last_start(here, emailer_id) <= pressed_at + timedelta(seconds=2)
         assert _last_acceptance(here, emailer_id) <= pressed_at + timedelta(seconds=4)
         paused += here.book(emailer_id).by_state["pending"] > 0
-        page = f"/emailers/{emailer_id}"
         assert ann.post(f"{page}/resume", {}, form_at=page).status == 303
         here.wait_over(emailer_id)
         here.audit(emailer_id, 0)

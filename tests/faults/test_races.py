@@ -30,7 +30,7 @@ def test_unsubscribing_while_it_is_being_sent(world: Begin, seeds: Seeds) -> Non
     after their unsubscribe was committed, of this emailer or of a later one."""
     rounds = seeds(20, 1)
     here = world()
-    here.people(1500)
+    here.people(3000)
     here.begin(workers=2)
     out: dict[str, datetime] = {}
     before_it = 0

@@ -47,13 +47,17 @@ class Outsider:
         form_at: str = "",
     ) -> Answer:
         """Post a form with the csrf_token of its page (``form_at``, or the same address)."""
-        token = _CSRF.search(self.get(form_at or path).body)
-        assert token, f"no csrf_token at {form_at or path}"
-        fields = fields | {"csrf_token": html.unescape(token.group(1))}
+        fields = fields | {"csrf_token": self.token(form_at or path)}
         if file is None:
             return self.post_raw(path, urllib.parse.urlencode(fields).encode())
         body, content_type = _multipart(fields, *file)
         return self.post_raw(path, body, content_type)
+
+    def token(self, path: str) -> str:
+        """The csrf_token of a page."""
+        token = _CSRF.search(self.get(path).body)
+        assert token, f"no csrf_token at {path}"
+        return html.unescape(token.group(1))
 
     def post_raw(
         self, path: str, body: bytes, content_type: str = "application/x-www-form-urlencoded"
