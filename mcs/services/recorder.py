@@ -28,6 +28,11 @@ GATHER_SECONDS = 0.002
 # many each further time.
 GATHERS_SKIPPED = 4
 MOST_GATHERS_SKIPPED = 64
+# A commit is of so many times as many as usual, at most.
+CROWD = 2
+# How many commits it takes to call another size usual; and what is taken for it before the first.
+USUAL_OF = 64
+USUAL_AT_FIRST = 100.0
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +78,7 @@ class Recorder:
         self._under_way = 0
         self._gathers_to_skip = 0
         self._skip_next = GATHERS_SKIPPED
+        self._usual = USUAL_AT_FIRST
         self._closing = False
         self._writer: Writer | None = None
         with sessions() as session:
@@ -107,7 +113,7 @@ class Recorder:
     async def _write_down(self) -> None:
         while await self._anything():
             await self._gather()
-            wishes, self._wishes = self._wishes, []
+            wishes = self._take()
             self._under_way -= sum([wish.answered is not None for wish in wishes])
             try:
                 started = await self._commit(wishes)
@@ -152,6 +158,19 @@ class Recorder:
             except TimeoutError:
                 self._gathers_to_skip = self._skip_next
                 self._skip_next = min(2 * self._skip_next, MOST_GATHERS_SKIPPED)
+
+    def _take(self) -> list[_Wish]:
+        """Who waits, the first ones if they are a crowd.
+
+        Connections whose letters left together have their answers together, and again, each time
+        with those that they meet: of 100 connections at 50 ms of latency a letter was in a commit
+        of 12 on average, though commits were of 5. In a crowd one waits for the other; parted, they
+        come back one after the other. Nearby all come each time, which is no crowd, and is best.
+        """
+        number = max(CROWD, int(CROWD * self._usual))
+        taken, self._wishes = self._wishes[:number], self._wishes[number:]
+        self._usual += (len(taken) - self._usual) / USUAL_OF
+        return taken
 
     async def _commit(self, wishes: list[_Wish]) -> set[int]:
         by_feed = _steps(wishes)

@@ -21,6 +21,31 @@ async def wish_and_close(sessions: sessionmaker[Session], now: datetime) -> bool
         return await written
 
 
+async def commits_of(sessions: sessionmaker[Session], now: datetime, crowds: list[int]) -> int:
+    """How many commits the last of these took, of which each comes when the one before is done."""
+    commits: list[None] = []
+    with ThreadPoolExecutor(1) as thread:
+        lease = timedelta(seconds=45)
+        recorder = Recorder(sessions, lambda: now, lease, thread, lambda: commits.append(None))
+        for number in crowds:
+            commits.clear()
+            assert all(await asyncio.gather(*[recorder.wish() for _ in range(number)]))
+        await recorder.close()
+    return len(commits)
+
+
+def test_who_always_comes_together_shares_a_commit(
+    sessions: sessionmaker[Session], now: datetime
+) -> None:
+    assert asyncio.run(commits_of(sessions, now, [30] * 300)) == 1
+
+
+def test_a_crowd_among_single_ones_is_parted(
+    sessions: sessionmaker[Session], now: datetime
+) -> None:
+    assert asyncio.run(commits_of(sessions, now, [1] * 400 + [30])) >= 10
+
+
 def test_who_closes_right_after_a_wish_has_it_written_and_does_not_wait_for_ever(
     sessions: sessionmaker[Session], now: datetime
 ) -> None:
