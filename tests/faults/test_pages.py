@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import pytest
 from sqlalchemy import text
@@ -43,7 +43,9 @@ def test_pause_from_the_page_stops_it_within_two_seconds(world: Begin, seeds: Se
     for seed in seeds(5, 1):
         emailer_id = here.scenario()
         page = f"/emailers/{emailer_id}"
-        form = f"csrf_token={quote(ann.token(page))}"  # She looks at the page, and then presses.
+        form = urlencode(
+            {"csrf_token": ann.token(page)}
+        )  # She looks at the page, and then presses.
         here.wait_sent(emailer_id, 1 + random.Random(seed).randrange(400))
         pressed_at = datetime.now(UTC)
         answer = ann.post_raw(f"{page}/pause", form.encode())

@@ -34,6 +34,22 @@ async def commits_of(sessions: sessionmaker[Session], now: datetime, crowds: lis
     return len(commits)
 
 
+async def close_on(sessions: sessionmaker[Session], now: datetime, crowd: int) -> list[bool]:
+    with ThreadPoolExecutor(1) as thread:
+        recorder = Recorder(sessions, lambda: now, timedelta(seconds=45), thread, lambda: None)
+        for _ in range(400):
+            await recorder.wish()
+        wishes = [recorder.wish() for _ in range(crowd)]
+        await recorder.close()
+        return [wish.done() and wish.result() for wish in wishes]
+
+
+def test_a_crowd_is_written_to_the_last_before_it_closes(
+    sessions: sessionmaker[Session], now: datetime
+) -> None:
+    assert asyncio.run(close_on(sessions, now, 30)) == [True] * 30
+
+
 def test_who_always_comes_together_shares_a_commit(
     sessions: sessionmaker[Session], now: datetime
 ) -> None:
