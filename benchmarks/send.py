@@ -31,7 +31,7 @@ from flask_mail import Message as FlaskMessage
 
 from benchmarks.parts import CONTENT, SUBJECT, Installation, Stage, Theft
 from mcs.core.message import Composer, MessageTemplate, Person
-from mcs.services import emailers
+from mcs.services import headway
 
 # Contestants without a ledger, that do the same for each message, are timed on fewer.
 FLASK_MAIL_MESSAGES = 1_000
@@ -153,7 +153,7 @@ def mcs(here: Installation, campaign_id: int, workers: int, port: int, connectio
         emailer_id = here.plan(campaign_id, datetime.fromtimestamp(second, UTC))
         emailer = here.wait_for(emailer_id, 600)
         with here.sessions() as session:
-            progress = emailers.progress(session, emailer_id)
+            progress = headway.progress(session, emailer_id)
     if (progress.state, progress.sent) != ("sent", emailer.recipients):
         raise RuntimeError(f"not everybody got it: {progress}")
     assert emailer.finished_at is not None

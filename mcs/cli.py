@@ -32,6 +32,7 @@ from mcs.services import (
     audit,
     due,
     emailers,
+    headway,
     imports,
     planning,
     settling,
@@ -261,7 +262,7 @@ def _act(verb: Callable[[], object]) -> None:
 
 
 def _say_progress(emailer_id: int) -> None:
-    progress = emailers.progress(_session(), emailer_id)
+    progress = headway.progress(_session(), emailer_id)
     click.echo(
         f"{progress.state}: {progress.sent} of {progress.recipients} sent,"
         f" {progress.to_go} to go, {progress.skipped} skipped, {progress.failed} failed,"

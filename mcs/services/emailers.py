@@ -1,25 +1,20 @@
-"""Emailers: start one at its instant, hold it, stop it, and say how it stands."""
+"""Emailers: start one at its instant, hold it, go on with it, and stop it."""
 
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Insert, case, func, insert, literal, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from mcs.core import retries
 from mcs.core.states import EMAILER_MOVES, may_move
 from mcs.core.walltime import instant
 from mcs.gateways.jobqueue import JobQueue
-from mcs.models import AuditEntry, Batch, Delivery, Emailer, Scenario, Slice, UtcDateTime
-from mcs.models.sql import random_hex
-from mcs.services import audiences, email_actions, planning, slices
+from mcs.models import AuditEntry, Delivery, Emailer, Scenario, Slice
+from mcs.services import email_actions, planning, slices, snapshots
 from mcs.services.transactions import writing
 
-# Large enough that a worker rarely asks for the next, small enough that several share the end.
-SLICE_SIZE = 2000
 # More rings than workers would only wake them for nothing; the clock rings again each second.
 RINGS = 16
 # What a server says may be longer than the column for it.
@@ -28,53 +23,6 @@ LONGEST_NOTICE = 500
 
 class NotPossible(Exception):
     """The emailer is in no state for this; the text says so to a person."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where an emailer stands. The numbers always add up to ``recipients`` once it is started."""
-
-    state: str
-    recipients: int
-    pending: int
-    sending: int
-    sent: int
-    failed: int
-    in_doubt: int
-    skipped: int
-    skipped_by_reason: dict[str, int]
-    scheduled_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    next_due_at: datetime | None
-    paced_from: datetime | None
-    paced_sent: int
-    notice: str
-
-    @property
-    def to_go(self) -> int:
-        return self.pending + self.sending
-
-    def per_second(self, now: datetime) -> float | None:
-        """Messages sent a second since it last began to move; None when too few to tell."""
-        sent = self.sent - self.paced_sent
-        if self.paced_from is None or sent < 10:
-            return None
-        return sent / max((now - self.paced_from).total_seconds(), 1.0)
-
-    @property
-    def late_by(self) -> timedelta | None:
-        """How long after its instant it started."""
-        return None if self.started_at is None else self.started_at - self.scheduled_at
-
-
-@dataclass(frozen=True)
-class Retrying:
-    """How many messages wait for another try, when the next one is, and when trying ends."""
-
-    number: int
-    next_at: datetime | None
-    give_up_at: datetime
 
 
 def send(
@@ -181,7 +129,7 @@ def send_now(
         _refuse_withdrawn(emailer)
         if emailer.recipients is None:
             _refuse_incomplete(emailer)
-            _set_off(session, now, emailer)
+            snapshots.write(session, now, emailer)
         else:
             _wake(session, now, emailer)
         _move(session, now, emailer_id, "sending", user_id)
@@ -247,52 +195,6 @@ def finished(session: Session) -> Sequence[int]:
     ).all()
 
 
-def progress(session: Session, emailer_id: int) -> Progress:
-    """How an emailer stands, from its slices' counts: no count over the ledger."""
-    emailer = session.get_one(Emailer, emailer_id, populate_existing=True)
-    states = ("pending", "sending", "sent", "failed", "in_doubt", "skipped")
-    counts = session.execute(
-        select(*(func.coalesce(func.sum(getattr(Slice, state)), 0) for state in states)).where(
-            Slice.emailer_id == emailer_id
-        )
-    ).one()
-    reasons = session.execute(
-        select(Delivery.reason, func.count())
-        .where(Delivery.emailer_id == emailer_id, Delivery.exception == "skipped")
-        .group_by(Delivery.reason)
-        .order_by(Delivery.reason)
-    )
-    next_due_at = session.scalars(
-        select(func.min(Slice.due_at)).where(Slice.emailer_id == emailer_id, Slice.pending > 0)
-    ).one()
-    return Progress(
-        state=emailer.state,
-        recipients=emailer.recipients or 0,
-        **{state: int(number) for state, number in zip(states, counts, strict=True)},
-        skipped_by_reason=dict(reasons.all()),
-        scheduled_at=emailer.scheduled_at,
-        started_at=emailer.started_at,
-        finished_at=emailer.finished_at,
-        next_due_at=next_due_at,
-        paced_from=emailer.paced_from,
-        paced_sent=emailer.paced_sent,
-        notice=emailer.notice,
-    )
-
-
-def retrying(session: Session, now: datetime, emailer_id: int) -> Retrying:
-    """The emailer's messages that wait for another try, as their slices know it."""
-    number, next_at = session.execute(
-        select(func.coalesce(func.sum(Slice.pending), 0), func.min(Slice.due_at)).where(
-            Slice.emailer_id == emailer_id,
-            Slice.pending > 0,
-            Slice.claim_token.is_(None),
-            Slice.due_at > now,
-        )
-    ).one()
-    return Retrying(int(number), next_at, give_up_at(session.get_one(Emailer, emailer_id)))
-
-
 def give_up_at(emailer: Emailer) -> datetime:
     """When trying ends: a day after the start, never past the campaign's last day.
 
@@ -349,87 +251,8 @@ def _start(session: Session, now: datetime, emailer_id: int, late_limit: timedel
             _move(session, now, emailer_id, "missed", notice=str(refusal))
             return False
         _move(session, now, emailer_id, "sending")
-        _set_off(session, now, emailer)
+        snapshots.write(session, now, emailer)
         return True
-
-
-def _set_off(session: Session, now: datetime, emailer: Emailer) -> None:
-    """Freeze the recipients and write the ledger: one delivery per contact of the batch."""
-    scenario = emailer.scenario
-    # Held against an import that adds to the batch between the count and the insert (a foreign
-    # key takes a share lock on this row).
-    session.execute(
-        select(Batch.id).where(Batch.campaign_id == scenario.campaign_id).with_for_update()
-    )
-    recipients = audiences.size(session, scenario.campaign_id, scenario.excludes_id)
-    session.execute(_snapshot(now, emailer.id, scenario.campaign_id, scenario.excludes_id))
-    session.execute(_slices(now, emailer.id))
-    written = session.scalars(
-        select(func.coalesce(func.sum(Slice.pending + Slice.skipped), 0)).where(
-            Slice.emailer_id == emailer.id
-        )
-    ).one()
-    if written != recipients:
-        # A contact left the batch in between: nothing is committed, the bell rings again.
-        raise RuntimeError(f"{written} deliveries for {recipients} recipients")
-    emailer.recipients, emailer.started_at, emailer.paced_from = recipients, now, now
-    session.flush()
-
-
-def _snapshot(now: datetime, emailer_id: int, campaign_id: int, excludes_id: int | None) -> Insert:
-    """One delivery per contact of the batch; those left out are born skipped, with the reason."""
-    member = audiences.members(campaign_id, excludes_id).subquery()
-    rows = select(
-        literal(emailer_id),
-        member.c.contact_id,
-        case((member.c.reason == "", "pending"), else_="skipped"),
-        member.c.reason,
-        literal(0),
-        literal(now, type_=UtcDateTime()),
-        random_hex(secrets.token_hex(16), member.c.contact_id),
-        literal(""),
-    ).order_by(member.c.contact_id)
-    columns = [
-        "emailer_id",
-        "contact_id",
-        "state",
-        "reason",
-        "attempts",
-        "due_at",
-        "message_id",
-        "reply_text",
-    ]
-    return insert(Delivery).from_select(columns, rows, include_defaults=False)
-
-
-def _slices(now: datetime, emailer_id: int) -> Insert:
-    """The ranges of the emailer's deliveries, with their counts."""
-    numbered = (
-        select(
-            Delivery.id,
-            case((Delivery.state == "pending", 1), else_=0).label("pending"),
-            ((func.row_number().over(order_by=Delivery.id) - 1) // SLICE_SIZE).label("part"),
-        )
-        .where(Delivery.emailer_id == emailer_id)
-        .subquery()
-    )
-    pending = func.sum(numbered.c.pending)
-    rows = (
-        select(
-            literal(emailer_id),
-            func.min(numbered.c.id),
-            func.max(numbered.c.id),
-            literal(now, type_=UtcDateTime()),
-            pending,
-            func.count() - pending,
-            *(literal(0) for _ in range(4)),
-        )
-        .group_by(numbered.c.part)
-        .order_by(func.min(numbered.c.id))
-    )
-    columns = ["emailer_id", "low_id", "high_id", "due_at", "pending", "skipped"]
-    columns += ["sending", "sent", "failed", "in_doubt"]
-    return insert(Slice).from_select(columns, rows, include_defaults=False)
 
 
 def _move(

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response
 from mcs.core import words
 from mcs.extensions import db
 from mcs.gateways import clock
-from mcs.services import emailers, ledger, settling
+from mcs.services import headway, ledger, settling
 from mcs.services.emailers import NotPossible
 from mcs.services.unknown import find_campaign
 from mcs.web.parts import LARGEST_BIG_ID, id_in, place, queue
@@ -62,7 +62,7 @@ def settle(emailer_id: int) -> Response | tuple[str, int]:
 
 
 def _number(emailer_id: int) -> int:
-    return emailers.progress(db.session(), emailer_id).in_doubt
+    return headway.progress(db.session(), emailer_id).in_doubt
 
 
 @bp.get(id_in("/campaigns/{campaign_id}/sequence/doubts"))
@@ -126,7 +126,7 @@ def _settle(verb: Callable[[str, int | None], int]) -> str | None:
 @bp.get(id_in("/emailers/{emailer_id}/retry"))
 def ask_retry(emailer_id: int) -> str:
     emailer = ledger.find(db.session(), emailer_id)
-    failed = emailers.progress(db.session(), emailer_id).failed
+    failed = headway.progress(db.session(), emailer_id).failed
     return render_template(
         "confirm.html",
         question=f"Try the failed ones of “{emailer.scenario.name}” again?",

@@ -13,7 +13,7 @@ from mcs.core import words
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Emailer
-from mcs.services import audiences, emailers, ledger, scenarios
+from mcs.services import audiences, emailers, headway, ledger, scenarios
 from mcs.services.emailers import NotPossible
 from mcs.web.forms import Form
 from mcs.web.parts import (
@@ -88,13 +88,13 @@ def progress(emailer_id: int) -> str:
 def _standing(emailer_id: int) -> dict[str, Any]:
     emailer = ledger.find(db.session(), emailer_id)
     now = clock.now()
-    standing = emailers.progress(db.session(), emailer_id)
+    standing = headway.progress(db.session(), emailer_id)
     return {
         "emailer": emailer,
         "scenario": emailer.scenario,
         "campaign": emailer.scenario.campaign,
         "progress": standing,
-        "retrying": emailers.retrying(db.session(), now, emailer_id),
+        "retrying": headway.retrying(db.session(), now, emailer_id),
         "now": now,
         "begun": emailer.recipients is not None,
         "audience": _audience(emailer),
@@ -114,7 +114,7 @@ def _audience(emailer: Emailer) -> audiences.Audience | None:
     return audiences.count(db.session(), scenario.campaign_id, scenario.excludes_id)
 
 
-def _pace(standing: emailers.Progress, now: datetime) -> str:
+def _pace(standing: headway.Progress, now: datetime) -> str:
     """``1,200 a minute, done in 2 minutes``; empty when there is nothing to go by."""
     per_second = standing.per_second(now)
     if standing.state != "sending" or per_second is None:
@@ -161,7 +161,7 @@ def resume(emailer_id: int) -> Any:
 @bp.get(id_in("/emailers/{emailer_id}/cancel"))
 def ask_cancel(emailer_id: int) -> str:
     emailer = ledger.find(db.session(), emailer_id)
-    standing = emailers.progress(db.session(), emailer_id)
+    standing = headway.progress(db.session(), emailer_id)
     return render_template(
         "confirm.html",
         question=f"Cancel “{emailer.scenario.name}”?",
@@ -173,7 +173,7 @@ def ask_cancel(emailer_id: int) -> str:
     )
 
 
-def _consequences(emailer: Emailer, standing: emailers.Progress) -> list[str]:
+def _consequences(emailer: Emailer, standing: headway.Progress) -> list[str]:
     if emailer.recipients is None:
         return ["Nobody has got it, and nobody will. The scenario becomes a draft again."]
     return [

@@ -14,7 +14,7 @@ from mcs.config import Settings
 from mcs.gateways import smtp
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Delivery, Emailer, Scenario, Slice
-from mcs.services import due, emailers, lane, parents, planning
+from mcs.services import due, emailers, lane, parents, planning, snapshots
 from tests.mail import MailServer
 from tests.people import add_campaign, add_contacts, add_scenario
 
@@ -105,7 +105,7 @@ def test_each_slice_is_sent_once(
     queue: JobQueue,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(emailers, "SLICE_SIZE", 25)
+    monkeypatch.setattr(snapshots, "SLICE_SIZE", 25)
     planned = planning.plan_day(session, now, queue)
     for emailer_id in planned:
         emailers.send(session, now, queue, emailer_id, LATE_LIMIT)

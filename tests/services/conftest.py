@@ -14,7 +14,7 @@ from mcs.config import Settings
 from mcs.gateways import smtp
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario, Slice
-from mcs.services import deliveries, emailers, lane, planning
+from mcs.services import deliveries, emailers, headway, lane, planning, snapshots
 from tests.mail import Mailbox, MailServer
 from tests.people import add_campaign, add_contact, add_contacts, add_scenario
 
@@ -63,7 +63,7 @@ class Scene:
 
     def slices_of(self, size: int) -> None:
         """Part what is started from now on into slices of so many."""
-        self.patch.setattr(emailers, "SLICE_SIZE", size)
+        self.patch.setattr(snapshots, "SLICE_SIZE", size)
 
     def plan(self) -> list[int]:
         """Plan the day; the new emailers."""
@@ -131,9 +131,9 @@ class Scene:
         )
         return dict(rows.all())
 
-    def progress(self, emailer_id: int | None = None) -> emailers.Progress:
+    def progress(self, emailer_id: int | None = None) -> headway.Progress:
         self.session.rollback()
-        return emailers.progress(self.session, emailer_id or self.emailer_id)
+        return headway.progress(self.session, emailer_id or self.emailer_id)
 
     def counted(self, emailer_id: int | None = None) -> dict[str, int]:
         """The slices' counts, which pages show; they must equal the ledger's at every moment."""

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Delivery, Scenario, Slice
-from mcs.services import deliveries, due, emailers, planning, suppressions
+from mcs.services import deliveries, due, emailers, headway, planning, suppressions
 from mcs.services.deliveries import Claim, Due, Outcome, Step
 from mcs.services.transactions import writing
 from mcs.services.writers import is_plain, open_writer
@@ -49,7 +49,7 @@ def held(session: Session, now: datetime, emailer_id: int) -> tuple[Claim, list[
 def counts(session: Session, emailer_id: int) -> dict[str, int]:
     """What the pages show, which is what the rows say."""
     session.rollback()
-    shown = emailers.progress(session, emailer_id)
+    shown = headway.progress(session, emailer_id)
     states = ("pending", "sending", "sent", "failed", "in_doubt", "skipped")
     found = {state: getattr(shown, state) for state in states if getattr(shown, state)}
     rows = session.scalars(select(Delivery.state).where(Delivery.emailer_id == emailer_id)).all()
@@ -110,7 +110,7 @@ def test_nothing_goes_back_to_pending_in_a_cancelled_emailer(
     else:
         deliveries.rescue(session, now + LEASE * 2, "resend")
     assert counts(session, emailer_id) == {"skipped": 3}
-    assert emailers.progress(session, emailer_id).skipped_by_reason == {"cancelled": 3}
+    assert headway.progress(session, emailer_id).skipped_by_reason == {"cancelled": 3}
 
 
 def test_a_worker_that_dies_after_a_cancel_leaves_right_numbers(

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Delivery, Emailer, Slice
-from mcs.services import due, emailers, planning
+from mcs.services import due, emailers, headway, planning, snapshots
 from tests.people import add_campaign, add_contact, add_scenario
 
 LIMIT = timedelta(minutes=120)
@@ -140,7 +140,7 @@ def test_late_within_the_limit_goes_at_once_and_says_so(
     add_scenario(session, campaign)
     (emailer_id,) = planning.plan_day(session, now, queue)
     emailers.send(session, now + timedelta(minutes=119), queue, emailer_id, LIMIT)
-    progress = emailers.progress(session, emailer_id)
+    progress = headway.progress(session, emailer_id)
     assert (progress.state, progress.late_by) == ("sending", timedelta(minutes=119))
 
 
@@ -153,12 +153,12 @@ def test_later_than_the_limit_is_missed_until_a_person_says(
     late = now + timedelta(minutes=121)
     (emailer_id,) = planning.plan_day(session, late, queue)
     emailers.send(session, late, queue, emailer_id, LIMIT)
-    assert emailers.progress(session, emailer_id).state == "missed"
+    assert headway.progress(session, emailer_id).state == "missed"
     assert planning.plan_day(session, late, queue) == []
     with pytest.raises(emailers.NotPossible):
         emailers.pause(session, late, emailer_id)
     emailers.send_now(session, late, queue, emailer_id)
-    progress = emailers.progress(session, emailer_id)
+    progress = headway.progress(session, emailer_id)
     assert (progress.state, progress.recipients, progress.pending) == ("sending", 1, 1)
 
 
@@ -183,9 +183,9 @@ def test_nothing_goes_out_early(session: Session, now: datetime, queue: JobQueue
     add_scenario(session, campaign)
     (emailer_id,) = planning.plan_day(session, now - timedelta(hours=1), queue)
     emailers.send(session, now - timedelta(microseconds=1), queue, emailer_id, LIMIT)
-    assert emailers.progress(session, emailer_id).state == "planned"
+    assert headway.progress(session, emailer_id).state == "planned"
     emailers.send(session, now, queue, emailer_id, LIMIT)
-    assert emailers.progress(session, emailer_id).state == "sending"
+    assert headway.progress(session, emailer_id).state == "sending"
 
 
 @pytest.mark.parametrize("change", ["later", "draft", "inactive", "over"])
@@ -220,17 +220,17 @@ def test_one_that_cannot_be_started_stops_no_other(
     for _ in range(2):
         add_scenario(session, campaign)
     first, second = planning.plan_day(session, now, queue)
-    set_off = emailers._set_off
+    set_off = snapshots.write
 
     def failing(session: Session, now: datetime, emailer: Emailer) -> None:
         if emailer.id == first:
             raise RuntimeError("a contact left the batch in between")
         set_off(session, now, emailer)
 
-    monkeypatch.setattr(emailers, "_set_off", failing)
+    monkeypatch.setattr(snapshots, "write", failing)
     due.start_due(session, now, queue, LIMIT)
-    assert emailers.progress(session, first).state == "planned"
-    assert emailers.progress(session, second).state == "sending"
+    assert headway.progress(session, first).state == "planned"
+    assert headway.progress(session, second).state == "sending"
 
 
 def test_a_campaign_without_postal_address_cannot_start(
@@ -241,7 +241,7 @@ def test_a_campaign_without_postal_address_cannot_start(
     add_scenario(session, campaign)
     (emailer_id,) = planning.plan_day(session, now, queue)
     emailers.send(session, now, queue, emailer_id, LIMIT)
-    progress = emailers.progress(session, emailer_id)
+    progress = headway.progress(session, emailer_id)
     assert progress.state == "missed"
     assert "postal address" in progress.notice
     with pytest.raises(emailers.NotPossible, match="postal address"):
@@ -274,7 +274,7 @@ def test_only_those_added_since(session: Session, now: datetime, queue: JobQueue
     add_scenario(session, campaign, excludes_id=scenario.id)
     (second,) = planning.plan_day(session, now, queue)
     emailers.send(session, now, queue, second, LIMIT)
-    assert emailers.progress(session, second).recipients == 1
+    assert headway.progress(session, second).recipients == 1
 
 
 def test_every_message_of_every_emailer_has_an_id_of_its_own(
@@ -304,14 +304,14 @@ def test_a_pause_does_not_count_in_the_pace(
     part.sent = 100
     session.commit()
     later = now + timedelta(seconds=10)
-    assert emailers.progress(session, emailer_id).per_second(later) == 10
+    assert headway.progress(session, emailer_id).per_second(later) == 10
     emailers.pause(session, later, emailer_id)
     next_day = now + timedelta(hours=20)
     emailers.resume(session, next_day, queue, emailer_id, LIMIT)
-    assert emailers.progress(session, emailer_id).per_second(next_day) is None
+    assert headway.progress(session, emailer_id).per_second(next_day) is None
     part.sent = 150
     session.commit()
-    assert emailers.progress(session, emailer_id).per_second(next_day + timedelta(seconds=5)) == 10
+    assert headway.progress(session, emailer_id).per_second(next_day + timedelta(seconds=5)) == 10
 
 
 @pytest.mark.parametrize("off", ["draft", "inactive", "archived"])
@@ -333,4 +333,4 @@ def test_send_now_asks_whether_it_still_should(
     session.commit()
     with pytest.raises(emailers.NotPossible):
         emailers.send_now(session, late, queue, emailer_id)
-    assert emailers.progress(session, emailer_id).state == "missed"
+    assert headway.progress(session, emailer_id).state == "missed"

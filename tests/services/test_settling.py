@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario
-from mcs.services import deliveries, emailers, planning, settling, suppressions
+from mcs.services import deliveries, emailers, headway, planning, settling, suppressions
 from tests.people import add_campaign, add_contact, add_scenario
 
 LEASE = timedelta(seconds=45)
@@ -46,7 +46,7 @@ def states(session: Session, emailer_id: int) -> dict[str, str]:
         .where(Delivery.emailer_id == emailer_id)
     )
     found = dict(rows.all())
-    progress = emailers.progress(session, emailer_id)
+    progress = headway.progress(session, emailer_id)
     for state in ("pending", "sent", "failed", "in_doubt", "skipped"):
         assert getattr(progress, state) == list(found.values()).count(state)
     return found
