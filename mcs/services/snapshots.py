@@ -1,5 +1,6 @@
 """Snapshots: an emailer's recipients as they are when it starts, and the slices it is sent in."""
 
+import math
 import secrets
 from datetime import datetime
 
@@ -10,8 +11,11 @@ from mcs.models import Batch, Delivery, Emailer, Slice, UtcDateTime
 from mcs.models.sql import random_hex
 from mcs.services import audiences
 
+# Into so many slices at least, of at least so many deliveries each: eight workers share what is
+# large enough for one of them to take a second for.
+SHARES, SMALLEST_SLICE = 8, 250
 # Large enough that a worker rarely asks for the next, small enough that several share the end.
-SLICE_SIZE = 2000
+LARGEST_SLICE = 2000
 
 
 def write(session: Session, now: datetime, emailer: Emailer) -> None:
@@ -24,7 +28,7 @@ def write(session: Session, now: datetime, emailer: Emailer) -> None:
     )
     recipients = audiences.size(session, scenario.campaign_id, scenario.excludes_id)
     session.execute(_deliveries(now, emailer.id, scenario.campaign_id, scenario.excludes_id))
-    session.execute(_slices(now, emailer.id))
+    session.execute(_slices(now, emailer.id, slice_size(recipients)))
     written = session.scalars(
         select(func.coalesce(func.sum(Slice.pending + Slice.skipped), 0)).where(
             Slice.emailer_id == emailer.id
@@ -65,13 +69,18 @@ def _deliveries(
     return insert(Delivery).from_select(columns, rows, include_defaults=False)
 
 
-def _slices(now: datetime, emailer_id: int) -> Insert:
+def slice_size(recipients: int) -> int:
+    """How many deliveries a slice of an emailer holds, at most."""
+    return min(LARGEST_SLICE, max(SMALLEST_SLICE, math.ceil(recipients / SHARES)))
+
+
+def _slices(now: datetime, emailer_id: int, size: int) -> Insert:
     """The ranges of the emailer's deliveries, with their counts."""
     numbered = (
         select(
             Delivery.id,
             case((Delivery.state == "pending", 1), else_=0).label("pending"),
-            ((func.row_number().over(order_by=Delivery.id) - 1) // SLICE_SIZE).label("part"),
+            ((func.row_number().over(order_by=Delivery.id) - 1) // size).label("part"),
         )
         .where(Delivery.emailer_id == emailer_id)
         .subquery()

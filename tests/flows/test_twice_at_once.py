@@ -105,7 +105,7 @@ def test_each_slice_is_sent_once(
     queue: JobQueue,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(snapshots, "SLICE_SIZE", 25)
+    monkeypatch.setattr(snapshots, "LARGEST_SLICE", 25)
     planned = planning.plan_day(session, now, queue)
     for emailer_id in planned:
         emailers.send(session, now, queue, emailer_id, LATE_LIMIT)

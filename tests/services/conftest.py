@@ -63,7 +63,7 @@ class Scene:
 
     def slices_of(self, size: int) -> None:
         """Part what is started from now on into slices of so many."""
-        self.patch.setattr(snapshots, "SLICE_SIZE", size)
+        self.patch.setattr(snapshots, "LARGEST_SLICE", size)
 
     def plan(self) -> list[int]:
         """Plan the day; the new emailers."""
