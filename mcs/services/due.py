@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Emailer
 from mcs.services import (
-    actions,
+    claims,
     deliveries,
     email_actions,
     email_starts,
@@ -60,7 +60,7 @@ def tick(
         imports.ring(queue, import_id)
     for campaign_id in enrolling.asked(session):
         enrolling.ring(queue, campaign_id)
-    due_at = actions.next_due(session, callbacks)
+    due_at = claims.next_due(session, callbacks)
     if due_at is not None and due_at <= now:
         ring_runner(queue, 0)
 

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from mcs.models import Action, Schedule
 from mcs.services import audit
-from mcs.services.actions import NO_SYNC, wanted
+from mcs.services.claims import wanted
+from mcs.services.endings import NO_SYNC
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown
 

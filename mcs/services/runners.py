@@ -18,8 +18,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.core.calls import Call
 from mcs.models import Contact
-from mcs.services import actions
-from mcs.services.actions import Claimed, Ended
+from mcs.services import claims, endings, rounds
+from mcs.services.claims import Claimed
+from mcs.services.endings import Ended
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def run_due(given: Surroundings, campaign_ids: Collection[int] | None = None) ->
     """Run all that is due now in this thread, one after the other; how many."""
     done = 0
     with given.sessions() as session:
-        actions.rescue(session, given.now())
+        endings.rescue(session, given.now())
         claimed = _turn(given, session, [], 1, campaign_ids)
         while claimed:
             ended = [_call(given, one, call) for one, call in _calls(session, claimed)]
@@ -195,8 +196,8 @@ class Runner:
         now = self._given.now()
         if now - renewed_at < self._given.lease / RENEWALS:
             return renewed_at
-        actions.renew(session, now, self._given.lease, self._flying.values())
-        actions.rescue(session, now)
+        claims.renew(session, now, self._given.lease, self._flying.values())
+        endings.rescue(session, now)
         return now
 
     def _rest(self, session: Session) -> None:
@@ -204,7 +205,7 @@ class Runner:
             return
         seconds = min(self._poll, self._given.lease_seconds / RENEWALS)
         if not self._stopping.is_set() and self.busy < self._concurrency:
-            due = actions.next_due(session, self._given.callbacks, self._campaign_ids)
+            due = claims.next_due(session, self._given.callbacks, self._campaign_ids)
             if due is not None:
                 left = (due - self._given.now()).total_seconds()
                 # Due, and yet not claimed: others hold it for now.
@@ -219,7 +220,7 @@ def _turn(
     room: int,
     campaign_ids: Collection[int] | None,
 ) -> list[Claimed]:
-    return actions.turn(
+    return rounds.turn(
         session,
         given.now(),
         ended,

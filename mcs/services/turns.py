@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from mcs.services import actions
+from mcs.services import claims
 from mcs.services.runners import Runner, Surroundings
 
 # After this long other jobs get their turn; the clock rings again for what is left.
@@ -46,7 +46,7 @@ def run(turn: Turn) -> None:
 
 def _due(given: Surroundings) -> bool:
     with given.sessions() as session:
-        at = actions.next_due(session, given.callbacks)
+        at = claims.next_due(session, given.callbacks)
     return at is not None and at <= given.now()
 
 

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 
 from mcs.extensions import db
 from mcs.models import Campaign
-from mcs.services import actions, editing, schedules, users
-from mcs.services.actions import Ended
+from mcs.services import editing, rounds, schedules, users
 from mcs.services.definitions import Step
+from mcs.services.endings import Ended
 from mcs.services.scenarios import Fields
 from tests.browser.viewer import Viewer
 from tests.people import add_campaign, add_contact
@@ -68,12 +68,12 @@ def _run(session: Session, now: datetime) -> None:
     at = now - timedelta(days=6)
     while at < now:
         at += timedelta(hours=1)
-        claimed = actions.turn(session, at, [], **given)  # type: ignore[arg-type]
+        claimed = rounds.turn(session, at, [], **given)  # type: ignore[arg-type]
         ended = [
             Ended(one, error=WRONG if one.key == "order" and one.subject_id == "3" else None)
             for one in claimed
         ]
-        actions.turn(session, at, ended, **(given | {"room": 0}))  # type: ignore[arg-type]
+        rounds.turn(session, at, ended, **(given | {"room": 0}))  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -25,13 +25,13 @@ from mcs.models import (
     Slice,
 )
 from mcs.services import (
-    actions,
     bulk,
     campaigns,
     contacts,
     deliveries,
     email_actions,
     email_starts,
+    endings,
     failures,
     lane,
     runners,
@@ -532,7 +532,7 @@ def test_what_a_dead_worker_left_is_in_doubt_until_a_person_settles_it(
     assert standing(session, ann) == ["hello processing in_doubt", "tea pending"]
     opaque = delivery_of(session, ann).message_id
     with office.sessions() as clock:
-        actions.rescue(clock, now + DAY)
+        endings.rescue(clock, now + DAY)
     office.work(now + HOUR)
     assert standing(session, ann)[0] == "hello processing in_doubt", "it waits for a person"
 

@@ -11,9 +11,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.models import Action
-from mcs.services import actions, runners, schedules, sequences
-from mcs.services.actions import Ended
+from mcs.services import rounds, runners, schedules, sequences
 from mcs.services.definitions import Step
+from mcs.services.endings import Ended
 from mcs.services.runners import Surroundings
 from mcs.services.schedules import Subject
 from mcs.services.transactions import writing
@@ -77,11 +77,11 @@ def test_a_step_added_while_what_it_comes_after_ends_gets_its_moment(
     first = Step("a", "note", "0days")
     sequences.define(session, now, campaign.id, [first])
     schedules.enrol(session, now, campaign.id, Subject("contact", "Ann"))
-    (ann,) = actions.turn(session, now, [], lease=LEASE, room=1, die=0.5, callbacks=["note"])
+    (ann,) = rounds.turn(session, now, [], lease=LEASE, room=1, die=0.5, callbacks=["note"])
 
     def record() -> None:
         with sessions() as other:
-            actions.turn(other, now, [Ended(ann)], lease=LEASE, room=0, die=0.5, callbacks=["note"])
+            rounds.turn(other, now, [Ended(ann)], lease=LEASE, room=0, die=0.5, callbacks=["note"])
 
     with ThreadPoolExecutor(1) as thread:
         with writing(session):

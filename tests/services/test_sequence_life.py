@@ -19,9 +19,10 @@ from mcs.core import sequences as core
 from mcs.core.sequences import Enrolment, Standing
 from mcs.library.ground import TABLES
 from mcs.models import Action, Base, Campaign, Schedule, configure_engine
-from mcs.services import actions, definitions, schedules, sequences
-from mcs.services.actions import Claimed, Ended
+from mcs.services import definitions, endings, rounds, schedules, sequences
+from mcs.services.claims import Claimed
 from mcs.services.definitions import Step
+from mcs.services.endings import Ended
 from mcs.services.schedules import Subject
 from tests.conftest import MONDAY
 
@@ -91,7 +92,7 @@ class Life(RuleBasedStateMachine):
     @rule(hours=st.integers(0, 30))
     def wait(self, hours: int) -> None:
         self.now += timedelta(hours=hours)
-        actions.rescue(self.session, self.now)
+        endings.rescue(self.session, self.now)
 
     @rule(room=st.integers(1, 5))
     def claim(self, room: int) -> None:
@@ -112,7 +113,7 @@ class Life(RuleBasedStateMachine):
         self.held.clear()
 
     def _turn(self, ended: list[Ended], room: int) -> list[Claimed]:
-        claimed = actions.turn(
+        claimed = rounds.turn(
             self.session, self.now, ended, lease=LEASE, room=room, die=0.5, callbacks=["note"]
         )
         for one in claimed:

@@ -10,7 +10,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.models import Action, ActionDefinition, Batch, Campaign, Schedule
-from mcs.services import actions, definitions, schedules, sequences
+from mcs.services import definitions, endings, rounds, schedules, sequences
+from mcs.services.claims import Claimed
 from mcs.services.definitions import Step
 from mcs.services.schedules import Subject
 from mcs.services.transactions import writing
@@ -31,8 +32,8 @@ def campaign(session: Session, now: datetime) -> Campaign:
     return campaign
 
 
-def claim(session: Session, at: datetime) -> list[actions.Claimed]:
-    return actions.turn(session, at, [], lease=LEASE, room=10, die=0.5, callbacks=["note"])
+def claim(session: Session, at: datetime) -> list[Claimed]:
+    return rounds.turn(session, at, [], lease=LEASE, room=10, die=0.5, callbacks=["note"])
 
 
 def standing(session: Session) -> list[tuple[str, str]]:
@@ -73,7 +74,7 @@ def test_what_is_due_after_the_last_day_is_cancelled_beside_an_edit(
 ) -> None:
     """The editor holds the campaign and comes for its actions, which the worker must not hold."""
 
-    def work() -> list[actions.Claimed]:
+    def work() -> list[Claimed]:
         with sessions() as worker:
             return claim(worker, now + timedelta(days=30))
 
@@ -134,7 +135,7 @@ def test_who_has_claimed_hears_of_it_though_the_database_then_refuses(
         raise OperationalError("cancelling", None, Exception("deadlock detected"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(actions, "_cancel", refuse)
+        patch.setattr(endings, "_cancel", refuse)
         assert [one.subject_id for one in claim(session, now + timedelta(days=9))] == ["Bob"]
     assert "deadlock detected" in caplog.text
     assert sorted(standing(session)) == [("a", "pending"), ("a", "processing"), ("b", "pending")]
@@ -153,7 +154,7 @@ def test_a_dead_worker_s_actions_come_back_beside_an_edit(
 
     def work() -> int:
         with sessions() as worker:
-            return actions.rescue(worker, now + LEASE * 2)
+            return endings.rescue(worker, now + LEASE * 2)
 
     with ThreadPoolExecutor(1) as thread:
         with writing(session):

@@ -11,9 +11,20 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.core import sequences as core
 from mcs.models import Action, Campaign, Schedule, configure_engine
-from mcs.services import actions, bulk, definitions, failures, schedules, sequences
-from mcs.services.actions import Claimed, Ended
+from mcs.services import (
+    actions,
+    bulk,
+    claims,
+    definitions,
+    endings,
+    failures,
+    rounds,
+    schedules,
+    sequences,
+)
+from mcs.services.claims import Claimed
 from mcs.services.definitions import Step
+from mcs.services.endings import Ended
 from mcs.services.schedules import Refused, Subject
 from mcs.services.transactions import writing
 from tests.people import add_campaign, add_contact, add_scenario
@@ -40,7 +51,7 @@ def enrol(session: Session, at: datetime, campaign: Campaign, name: str, **given
 
 def run(session: Session, at: datetime, ended: Any = (), **given: Any) -> list[Claimed]:
     given = {"room": 100, "die": 0.5, "callbacks": ["note"], "lease": LEASE} | given
-    return actions.turn(session, at, list(ended), **given)
+    return rounds.turn(session, at, list(ended), **given)
 
 
 def run_all(session: Session, at: datetime) -> list[str]:
@@ -97,10 +108,10 @@ def test_nothing_runs_early_and_the_oldest_goes_first(
 ) -> None:
     enrol(session, now + timedelta(microseconds=2), campaign, "Julie")
     enrol(session, now, campaign, "Jane")
-    assert actions.next_due(session, ["note"]) == now
+    assert claims.next_due(session, ["note"]) == now
     assert run(session, now - timedelta(microseconds=1)) == []
     assert [one.subject_id for one in run(session, now)] == ["Jane"]
-    assert actions.next_due(session, ["note"]) == now + timedelta(microseconds=2)
+    assert claims.next_due(session, ["note"]) == now + timedelta(microseconds=2)
     assert run(session, now + timedelta(microseconds=1)) == []
     assert [one.subject_id for one in run(session, now + timedelta(microseconds=2))] == ["Julie"]
 
@@ -273,7 +284,7 @@ def test_a_failure_is_tried_again_with_patience(
         keys.add(claimed.idempotency_key)
         run(session, at, [Ended(claimed, error=f"no {attempt}" * 1000)], room=0)
         assert run(session, at) == []
-        at = actions.next_due(session, ["note"]) or at
+        at = claims.next_due(session, ["note"]) or at
     assert at == now + timedelta(minutes=6)
     action = session.scalars(select(Action)).one()
     assert (action.state, action.attempts, action.completed_at) == ("failed", 3, None)
@@ -287,10 +298,10 @@ def test_a_dead_worker_s_actions_come_back(
 ) -> None:
     enrol(session, now, campaign, "Jane")
     (lost,) = run(session, now)
-    assert actions.rescue(session, now + LEASE) == 0
-    assert actions.next_due(session, ["note"]) == now + LEASE
+    assert endings.rescue(session, now + LEASE) == 0
+    assert claims.next_due(session, ["note"]) == now + LEASE
     late = now + LEASE + timedelta(seconds=1)
-    assert actions.rescue(session, late) == 1
+    assert endings.rescue(session, late) == 1
     (again,) = run(session, late)
     assert again.idempotency_key == lost.idempotency_key
     # The dead one wakes up: what it says is no longer heard.
@@ -304,8 +315,8 @@ def test_a_dead_worker_s_actions_come_back(
 def test_a_renewed_lease_is_kept(session: Session, now: datetime, campaign: Campaign) -> None:
     enrol(session, now, campaign, "Jane")
     claimed = run(session, now)
-    actions.renew(session, now + LEASE, LEASE, claimed)
-    assert actions.rescue(session, now + LEASE + timedelta(seconds=1)) == 0
+    claims.renew(session, now + LEASE, LEASE, claimed)
+    assert endings.rescue(session, now + LEASE + timedelta(seconds=1)) == 0
 
 
 def test_what_kills_its_worker_each_time_comes_to_an_end(
@@ -315,7 +326,7 @@ def test_what_kills_its_worker_each_time_comes_to_an_end(
     at = now
     while run(session, at):
         at += 2 * LEASE
-        actions.rescue(session, at)
+        endings.rescue(session, at)
     assert table(session, "Jane")[0] == "action1 failed 23 09:00"
 
 
@@ -506,7 +517,7 @@ def test_with_and_without_locks_the_same_can_be_claimed(
     session.commit()
     given = {"now": now + 30 * DAY, "room": 100, "callbacks": ["note"], "campaigns": [campaign.id]}
     for of_campaigns in (False, True):
-        ways = actions._claimable(of_campaigns), actions._claimable_locked(of_campaigns)
+        ways = claims._claimable(of_campaigns), claims._claimable_locked(of_campaigns)
         plain, locked = ({tuple(row) for row in session.execute(way, given)} for way in ways)
         assert plain == locked
         assert {row[7] for row in plain} == {"contact"}
