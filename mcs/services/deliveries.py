@@ -126,7 +126,7 @@ def due_slices(session: Session, now: datetime, limit: int) -> Sequence[int]:
 
 
 def load(session: Session, now: datetime, claim: Claim) -> list[Due]:
-    """The due deliveries of a claimed slice, in the order of their ids: a slice's worth at most."""
+    """The due deliveries of a claimed slice, in the order of their ids."""
     rows = session.execute(
         select(
             Delivery.id,

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -64,16 +65,16 @@ def campaign(app: Flask, session: Session) -> Campaign:
 def _run(session: Session, now: datetime) -> None:
     """What is due by now, as it would have ended: one webhook does not get through."""
     lease, table = timedelta(minutes=1), ["send_email", "webhook"]
-    given = {"lease": lease, "room": 100, "die": 0.5, "callbacks": table}
+    given: dict[str, Any] = {"lease": lease, "room": 100, "die": 0.5, "callbacks": table}
     at = now - timedelta(days=6)
     while at < now:
         at += timedelta(hours=1)
-        claimed = rounds.turn(session, at, [], **given)  # type: ignore[arg-type]
+        claimed = rounds.turn(session, at, [], **given)
         ended = [
             Ended(one, error=WRONG if one.key == "order" and one.subject_id == "3" else None)
             for one in claimed
         ]
-        rounds.turn(session, at, ended, **(given | {"room": 0}))  # type: ignore[arg-type]
+        rounds.turn(session, at, ended, **(given | {"room": 0}))
 
 
 @pytest.fixture
