@@ -18,7 +18,7 @@ from mcs.models import Action, ActionDefinition, Campaign, Schedule
 from mcs.services import definitions, sequences, written_steps
 from mcs.services.callbacks import check_config
 from mcs.services.definitions import Step
-from mcs.services.transactions import writing
+from mcs.services.transactions import NO_SYNC, writing
 from mcs.services.written_steps import BadActionDef
 
 
@@ -102,7 +102,7 @@ class Campaigns(Ground):
                 delete(ActionDefinition).where(ActionDefinition.campaign_id == campaign_id),
                 delete(Campaign).where(Campaign.id == campaign_id),
             ):
-                session.execute(statement.execution_options(synchronize_session=False))
+                session.execute(statement.execution_options(**NO_SYNC))
 
     def _steps(self, action_defs: Sequence[Mapping[str, Any]]) -> list[Step]:
         try:

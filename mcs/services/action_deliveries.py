@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from mcs.core import sequences
 from mcs.models import Action, Delivery, Scenario, Schedule, Slice, UtcDateTime
 from mcs.models.sql import among
+from mcs.services.transactions import NO_SYNC
 
-NO_SYNC: dict[str, Any] = {"synchronize_session": False}
 # Why a delivery is skipped whose action is not done by that, but withdrawn: it may come back.
 WITHDRAWN = (
     sequences.UNSCHEDULED,

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from mcs.models import KeptAnswer
 from mcs.models.sql import insert_into
-from mcs.services.transactions import writing
+from mcs.services.transactions import NO_SYNC, writing
 
 KEPT_FOR = timedelta(hours=24)
 # Longer than a web process lets a request run.
@@ -127,9 +127,7 @@ def _turn(key: Key, since: datetime, until: datetime) -> Turn:
 
 def _let_go_of_the_old(session: Session, now: datetime) -> None:
     session.execute(
-        delete(KeptAnswer)
-        .where(KeptAnswer.first_at <= now - KEPT_FOR)
-        .execution_options(synchronize_session=False)
+        delete(KeptAnswer).where(KeptAnswer.first_at <= now - KEPT_FOR).execution_options(**NO_SYNC)
     )
 
 

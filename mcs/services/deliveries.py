@@ -40,10 +40,7 @@ from mcs.models import (
 from mcs.services import audiences, email_actions, steps
 from mcs.services.definitions import Plan
 from mcs.services.steps import Outcome
-from mcs.services.transactions import writing
-
-# Bulk updates here never touch loaded objects.
-NO_SYNC: dict[str, Any] = {"synchronize_session": False}
+from mcs.services.transactions import NO_SYNC, writing
 
 
 class Parent(NamedTuple):

@@ -16,11 +16,10 @@ from mcs.core import sequences
 from mcs.core.walltime import instant
 from mcs.models import ActionDefinition, Campaign, Emailer, Scenario, Slice
 from mcs.services import action_deliveries, audit, definitions, schedules, slices
-from mcs.services.action_deliveries import NO_SYNC
 from mcs.services.callbacks import scenario_id
 from mcs.services.definitions import SEND_EMAIL, Plan
 from mcs.services.queue import Queue
-from mcs.services.transactions import writing
+from mcs.services.transactions import NO_SYNC, writing
 from mcs.services.unknown import Unknown
 
 LONGEST_NOTICE = 500

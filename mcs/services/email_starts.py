@@ -30,11 +30,11 @@ from mcs.models import (
 )
 from mcs.models.sql import among, cell, packed, random_hex, records
 from mcs.services import definitions
-from mcs.services.action_deliveries import NO_SYNC, hold_slices
+from mcs.services.action_deliveries import hold_slices
 from mcs.services.callbacks import scenario_id
 from mcs.services.definitions import SEND_EMAIL, Plan
 from mcs.services.email_actions import hold, may_go, wake
-from mcs.services.transactions import writing
+from mcs.services.transactions import NO_SYNC, writing
 
 # As large as an emailer's slice, and for the same reasons.
 BATCH = 2000

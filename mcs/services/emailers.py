@@ -13,7 +13,7 @@ from mcs.core.walltime import instant
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import AuditEntry, Delivery, Emailer, Scenario, Slice
 from mcs.services import email_actions, planning, slices, snapshots
-from mcs.services.transactions import writing
+from mcs.services.transactions import NO_SYNC, writing
 
 # More rings than workers would only wake them for nothing; the clock rings again each second.
 RINGS = 16
@@ -109,7 +109,7 @@ def cancel(session: Session, now: datetime, emailer_id: int, *, user_id: int | N
             update(Emailer)
             .where(Emailer.id == emailer_id)
             .values(finished_at=now)
-            .execution_options(synchronize_session=False)
+            .execution_options(**NO_SYNC)
         )
         if started:
             _skip_rest(session, emailer_id)
@@ -216,7 +216,7 @@ def note(session: Session, emailer_id: int, notice: str) -> None:
             update(Emailer)
             .where(Emailer.id == emailer_id, Emailer.state == "sending", Emailer.notice != notice)
             .values(notice=notice)
-            .execution_options(synchronize_session=False)
+            .execution_options(**NO_SYNC)
         )
 
 
@@ -227,7 +227,7 @@ def note_cuts(session: Session, emailer_id: int, cuts: int) -> None:
             update(Emailer)
             .where(Emailer.id == emailer_id, Emailer.cuts != cuts)
             .values(cuts=cuts)
-            .execution_options(synchronize_session=False)
+            .execution_options(**NO_SYNC)
         )
 
 
@@ -344,13 +344,13 @@ def _skip_rest(session: Session, emailer_id: int) -> None:
         update(Delivery)
         .where(Delivery.emailer_id == emailer_id, Delivery.state == "pending")
         .values(state="skipped", reason="cancelled")
-        .execution_options(synchronize_session=False)
+        .execution_options(**NO_SYNC)
     )
     session.execute(
         update(Slice)
         .where(Slice.emailer_id == emailer_id, Slice.pending > 0)
         .values(skipped=Slice.skipped + Slice.pending, pending=0)
-        .execution_options(synchronize_session=False)
+        .execution_options(**NO_SYNC)
     )
 
 
@@ -359,7 +359,7 @@ def _unschedule(session: Session, now: datetime, scenario_id: int) -> None:
         update(Scenario)
         .where(Scenario.id == scenario_id)
         .values(state="draft", updated_at=now)
-        .execution_options(synchronize_session=False)
+        .execution_options(**NO_SYNC)
     )
 
 
@@ -371,7 +371,7 @@ def _wake(session: Session, now: datetime, emailer: Emailer) -> None:
         update(Slice)
         .where(Slice.emailer_id == emailer.id, Slice.pending > 0, Slice.claim_token.is_(None))
         .values(due_at=now)
-        .execution_options(synchronize_session=False)
+        .execution_options(**NO_SYNC)
     )
 
 

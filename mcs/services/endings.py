@@ -18,11 +18,10 @@ from mcs.services import definitions, schedules
 from mcs.services.actions import joined
 from mcs.services.claims import Claimed
 from mcs.services.definitions import Plan
-from mcs.services.transactions import writing
+from mcs.services.transactions import NO_SYNC, writing
 
 log = logging.getLogger(__name__)
 
-NO_SYNC: dict[str, Any] = {"synchronize_session": False}
 # A callback that kills its worker each time must come to an end.
 MOST_CLAIMS = 20
 DIED = f"its worker died each of {MOST_CLAIMS} times"

@@ -10,8 +10,7 @@ from sqlalchemy.orm import Session
 from mcs.models import Action, Schedule
 from mcs.services import audit
 from mcs.services.claims import wanted
-from mcs.services.endings import NO_SYNC
-from mcs.services.transactions import writing
+from mcs.services.transactions import NO_SYNC, writing
 from mcs.services.unknown import Unknown
 
 

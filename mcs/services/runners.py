@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.core.calls import Call
 from mcs.models import Contact
-from mcs.services import claims, endings, rounds
+from mcs.services import claims, endings, exchanges
 from mcs.services.claims import Claimed
 from mcs.services.endings import Ended
 
@@ -56,11 +56,11 @@ def run_due(given: Surroundings, campaign_ids: Collection[int] | None = None) ->
     done = 0
     with given.sessions() as session:
         endings.rescue(session, given.now())
-        claimed = _turn(given, session, [], 1, campaign_ids)
+        claimed = _exchange(given, session, [], 1, campaign_ids)
         while claimed:
             ended = [_call(given, one, call) for one, call in _calls(session, claimed)]
             done += len(ended)
-            claimed = _turn(given, session, ended, 1, campaign_ids)
+            claimed = _exchange(given, session, ended, 1, campaign_ids)
     return done
 
 
@@ -151,7 +151,7 @@ class Runner:
         room = 0 if self._stopping.is_set() else self._concurrency - self._in_flight(ended)
         if not ended and not room:
             return []
-        claimed = _turn(self._given, session, ended, room, self._campaign_ids)
+        claimed = _exchange(self._given, session, ended, room, self._campaign_ids)
         for one in ended:
             self._flying.pop(one.claimed.id, None)
         return claimed
@@ -213,14 +213,14 @@ class Runner:
         self._bell.wait(max(seconds, 0))
 
 
-def _turn(
+def _exchange(
     given: Surroundings,
     session: Session,
     ended: Sequence[Ended],
     room: int,
     campaign_ids: Collection[int] | None,
 ) -> list[Claimed]:
-    return rounds.turn(
+    return exchanges.exchange(
         session,
         given.now(),
         ended,

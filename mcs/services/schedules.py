@@ -22,7 +22,7 @@ from mcs.models.base import UtcDateTime
 from mcs.services import action_deliveries, audit, births
 from mcs.services.definitions import Plan, known, load, look
 from mcs.services.tallies import Effect, Tally
-from mcs.services.transactions import Overtaken, writing
+from mcs.services.transactions import NO_SYNC, Overtaken, writing
 
 # How many schedules are brought in line with one look at their actions.
 AT_ONCE = 2000
@@ -209,7 +209,7 @@ def withdraw(
         update(Action)
         .where(Action.schedule_id.in_(schedule_ids), Action.state == "pending")
         .values(state="cancelled", reason=why, ended_at=now)
-        .execution_options(synchronize_session=False)
+        .execution_options(**NO_SYNC)
     )
 
 
@@ -352,7 +352,7 @@ def _set_active(
         update(Schedule)
         .where(Schedule.id == schedule_id)
         .values(active=active, updated_at=now, **changes)
-        .execution_options(synchronize_session=False)
+        .execution_options(**NO_SYNC)
     )
 
 

@@ -16,7 +16,7 @@ from mcs.services import action_deliveries, audit, callbacks, definitions, sched
 from mcs.services.definitions import Plan, Step
 from mcs.services.schedules import Subject
 from mcs.services.tallies import Effect, Tally
-from mcs.services.transactions import writing
+from mcs.services.transactions import NO_SYNC, writing
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def realign_within(
             Action.schedule_id.in_(select(Schedule.id).where(Schedule.campaign_id == campaign_id)),
         )
         .values(state="cancelled", reason=sequences.SWITCHED_OFF, ended_at=now)
-        .execution_options(synchronize_session=False)
+        .execution_options(**NO_SYNC)
     )
     return Tally()
 

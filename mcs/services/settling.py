@@ -11,7 +11,7 @@ from mcs.gateways.jobqueue import JobQueue
 from mcs.models import AuditEntry, Contact, Delivery, Emailer, Scenario, Slice
 from mcs.services import audiences, audit, definitions, deliveries, email_actions, emailers
 from mcs.services.emailers import NotPossible
-from mcs.services.transactions import writing
+from mcs.services.transactions import NO_SYNC, writing
 
 ANSWERS = ("sent", "failed", "again")
 BY_PERSON = "settled by a person"
@@ -251,10 +251,7 @@ def _move(
     A slice at a time, since an emailer may have a million that failed.
     """
     moved = session.execute(
-        update(Delivery)
-        .where(*these)
-        .values(state=state, **values)
-        .execution_options(synchronize_session=False)
+        update(Delivery).where(*these).values(state=state, **values).execution_options(**NO_SYNC)
     )
     assert isinstance(moved, CursorResult)
     if moved.rowcount:

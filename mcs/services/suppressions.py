@@ -46,7 +46,7 @@ from mcs.models import (
 from mcs.models.sql import insert_into
 from mcs.services import action_deliveries, email_actions
 from mcs.services.definitions import SEND_EMAIL
-from mcs.services.transactions import writing
+from mcs.services.transactions import NO_SYNC, writing
 
 # What failed or is in doubt may be sent again by a person's wish, which takes the slice's lock too.
 _NOT_OVER = ("pending", "sending", "failed", "in_doubt")
@@ -169,7 +169,7 @@ def skip_pending(
         .where(Delivery.id.in_(select(open_ones.c.id)), Delivery.state == "pending")
         .values(state="skipped", reason=reason)
         .returning(Delivery.id, Delivery.emailer_id, Delivery.slice_id)
-        .execution_options(synchronize_session=False)
+        .execution_options(**NO_SYNC)
     ).all()
     for delivery_id, emailer_id, slice_id in skipped:
         in_slice = (
@@ -185,7 +185,7 @@ def skip_pending(
             update(Slice)
             .where(in_slice)
             .values(pending=Slice.pending - 1, skipped=Slice.skipped + 1)
-            .execution_options(synchronize_session=False)
+            .execution_options(**NO_SYNC)
         )
     of_actions = [row.id for row in skipped if row.slice_id is not None]
     email_actions.follow(session, now, plans, of_actions)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from mcs.core.pacing import Window, given_back, next_window
 from mcs.models import Throttle
-from mcs.services.transactions import writing
+from mcs.services.transactions import NO_SYNC, writing
 
 INSTALLATION = "installation"
 
@@ -47,10 +47,7 @@ def _locked(session: Session, key: str) -> Row[datetime, timedelta] | None:
 
 def _write(session: Session, key: str, **values: datetime | timedelta) -> None:
     session.execute(
-        update(Throttle)
-        .where(Throttle.key == key)
-        .values(**values)
-        .execution_options(synchronize_session=False)
+        update(Throttle).where(Throttle.key == key).values(**values).execution_options(**NO_SYNC)
     )
 
 

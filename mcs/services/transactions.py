@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
@@ -13,6 +13,10 @@ T = TypeVar("T")
 
 # The database is away, locked, or broke a deadlock: the same may well succeed a moment later.
 PASSING = (OperationalError, InterfaceError)
+
+# For a change of many rows at once. SQLAlchemy would look for those among what the session has
+# loaded; nobody here goes on with a loaded row after changing it in this way.
+NO_SYNC: dict[str, Any] = {"synchronize_session": False}
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from mcs.extensions import db
 from mcs.models import Campaign
-from mcs.services import editing, rounds, schedules, users
+from mcs.services import editing, exchanges, schedules, users
 from mcs.services.definitions import Step
 from mcs.services.endings import Ended
 from mcs.services.scenarios import Fields
@@ -69,12 +69,12 @@ def _run(session: Session, now: datetime) -> None:
     at = now - timedelta(days=6)
     while at < now:
         at += timedelta(hours=1)
-        claimed = rounds.turn(session, at, [], **given)
+        claimed = exchanges.exchange(session, at, [], **given)
         ended = [
             Ended(one, error=WRONG if one.key == "order" and one.subject_id == "3" else None)
             for one in claimed
         ]
-        rounds.turn(session, at, ended, **(given | {"room": 0}))
+        exchanges.exchange(session, at, ended, **(given | {"room": 0}))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.models import Action
-from mcs.services import rounds, runners, schedules, sequences
+from mcs.services import exchanges, runners, schedules, sequences
 from mcs.services.definitions import Step
 from mcs.services.endings import Ended
 from mcs.services.runners import Surroundings
@@ -77,11 +77,13 @@ def test_a_step_added_while_what_it_comes_after_ends_gets_its_moment(
     first = Step("a", "note", "0days")
     sequences.define(session, now, campaign.id, [first])
     schedules.enrol(session, now, campaign.id, Subject("contact", "Ann"))
-    (ann,) = rounds.turn(session, now, [], lease=LEASE, room=1, die=0.5, callbacks=["note"])
+    (ann,) = exchanges.exchange(session, now, [], lease=LEASE, room=1, die=0.5, callbacks=["note"])
 
     def record() -> None:
         with sessions() as other:
-            rounds.turn(other, now, [Ended(ann)], lease=LEASE, room=0, die=0.5, callbacks=["note"])
+            exchanges.exchange(
+                other, now, [Ended(ann)], lease=LEASE, room=0, die=0.5, callbacks=["note"]
+            )
 
     with ThreadPoolExecutor(1) as thread:
         with writing(session):

@@ -19,7 +19,7 @@ from mcs.core import sequences as core
 from mcs.core.sequences import Enrolment, Standing
 from mcs.library.ground import TABLES
 from mcs.models import Action, Base, Campaign, Schedule, configure_engine
-from mcs.services import definitions, endings, rounds, schedules, sequences
+from mcs.services import definitions, endings, exchanges, schedules, sequences
 from mcs.services.claims import Claimed
 from mcs.services.definitions import Step
 from mcs.services.endings import Ended
@@ -113,7 +113,7 @@ class Life(RuleBasedStateMachine):
         self.held.clear()
 
     def _turn(self, ended: list[Ended], room: int) -> list[Claimed]:
-        claimed = rounds.turn(
+        claimed = exchanges.exchange(
             self.session, self.now, ended, lease=LEASE, room=room, die=0.5, callbacks=["note"]
         )
         for one in claimed:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.models import Action, ActionDefinition, Batch, Campaign, Schedule
-from mcs.services import definitions, endings, rounds, schedules, sequences
+from mcs.services import definitions, endings, exchanges, schedules, sequences
 from mcs.services.claims import Claimed
 from mcs.services.definitions import Step
 from mcs.services.schedules import Subject
@@ -33,7 +33,7 @@ def campaign(session: Session, now: datetime) -> Campaign:
 
 
 def claim(session: Session, at: datetime) -> list[Claimed]:
-    return rounds.turn(session, at, [], lease=LEASE, room=10, die=0.5, callbacks=["note"])
+    return exchanges.exchange(session, at, [], lease=LEASE, room=10, die=0.5, callbacks=["note"])
 
 
 def standing(session: Session) -> list[tuple[str, str]]:

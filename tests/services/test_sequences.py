@@ -17,8 +17,8 @@ from mcs.services import (
     claims,
     definitions,
     endings,
+    exchanges,
     failures,
-    rounds,
     schedules,
     sequences,
 )
@@ -51,7 +51,7 @@ def enrol(session: Session, at: datetime, campaign: Campaign, name: str, **given
 
 def run(session: Session, at: datetime, ended: Any = (), **given: Any) -> list[Claimed]:
     given = {"room": 100, "die": 0.5, "callbacks": ["note"], "lease": LEASE} | given
-    return rounds.turn(session, at, list(ended), **given)
+    return exchanges.exchange(session, at, list(ended), **given)
 
 
 def run_all(session: Session, at: datetime) -> list[str]:

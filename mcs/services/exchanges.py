@@ -1,4 +1,4 @@
-"""Rounds: a worker hands in what has ended and takes what is due, in one commit."""
+"""Exchanges: a worker hands in what has ended and takes what is due, in one commit."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ from mcs.services.endings import Ended
 from mcs.services.transactions import writing
 
 
-def turn(
+def exchange(
     session: Session,
     now: datetime,
     ended: Sequence[Ended],
