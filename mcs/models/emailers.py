@@ -65,8 +65,9 @@ class Emailer(Base):
 class Slice(Base):
     """Deliveries that one worker sends at a time, with their counts.
 
-    They are a range of an emailer's, or those that a sequence's step, sending the scenario, bore
-    in one commit: these name their slice, and ``begun_at`` is when trying them began.
+    They are a range of an emailer's, whose end another worker may take (mcs.services.parting); or
+    those that a sequence's step, sending the scenario, bore in one commit: these name their slice,
+    and ``begun_at`` is when trying them began.
 
     The row is the lease: who holds ``claim_token`` before ``lease_until`` may start its deliveries.
     It also carries their counts by state, moved in the same transaction as the deliveries, so that

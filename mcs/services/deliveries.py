@@ -7,9 +7,9 @@ the lease is lost. What is sent for a sequence moves its action in the same tran
 """
 
 import secrets
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -41,6 +41,10 @@ from mcs.services import audiences, email_actions, steps
 from mcs.services.definitions import Plan
 from mcs.services.steps import Outcome
 from mcs.services.transactions import NO_SYNC, writing
+
+# How the tokens begin of those who heed how far their slice reaches. A worker of an older release
+# does not, and may still run during an upgrade: nothing is taken from it.
+PARTABLE = "part."
 
 
 class Parent(NamedTuple):
@@ -106,7 +110,7 @@ def claim(
         found = session.execute(query.with_for_update(skip_locked=True, of=Slice)).first()
         if found is None:
             return None
-        token = secrets.token_urlsafe(12)
+        token = new_token()
         session.execute(
             update(Slice)
             .where(Slice.id == found.id)
@@ -114,6 +118,11 @@ def claim(
             .execution_options(**NO_SYNC)
         )
         return _claimed(found, token)
+
+
+def new_token() -> str:
+    """What a claim is known by."""
+    return PARTABLE + secrets.token_urlsafe(12)
 
 
 def due_slices(session: Session, now: datetime, limit: int) -> Sequence[int]:
@@ -149,12 +158,22 @@ class Step:
     """What one slice's messages did since the last commit, and which want to start.
 
     ``refusals`` are attempts that ended before any content was sent: they start and end at once.
+    Writing it down tells ``high_id``, the last delivery that is still of the slice: what comes
+    after may have been taken by another worker (mcs.services.parting), and does not start here.
     """
 
     claim: Claim
     outcomes: list[Outcome] = field(default_factory=list)
     refusals: list[Outcome] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
+    high_id: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.high_id = self.claim.high_id
+
+    def owned(self, ids: Iterable[int]) -> list[int]:
+        """Those of the deliveries that are still of the slice."""
+        return [id for id in ids if id <= self.high_id]
 
 
 def advance(
@@ -169,7 +188,7 @@ def advance(
 
     Returns the deliveries that may go, and the steps whose lease is lost (nothing of those is
     written). A start is refused when the delivery is no longer pending (suppressed, cancelled) or
-    its emailer is no longer sending. The leases of the slices are renewed.
+    of the slice, or its emailer is no longer sending. The leases of the slices are renewed.
 
     ``again`` is for a try whose COMMIT was cut off, so that nobody knows whether it happened: what
     it did stands, and is not done twice.
@@ -181,7 +200,10 @@ def advance(
         plans = _plans(session, [step.claim for step in ordered if step.outcomes or step.refusals])
         for step in ordered:
             claim = step.claim
-            if steps.hold(session.connection(), claim.slice_id, claim.token, now + lease):
+            token = claim.token
+            high_id = steps.hold(session.connection(), claim.slice_id, token, now + lease)
+            if high_id is not None:
+                step.high_id = high_id
                 if again:
                     step, begun = _unwritten(session, step)
                     started |= begun
@@ -200,12 +222,13 @@ def release(session: Session, now: datetime, claim: Claim, not_before: datetime 
     """
     with writing(session):
         held = session.execute(
-            select(Slice.sending)
+            select(Slice.sending, Slice.high_id)
             .where(Slice.id == claim.slice_id, Slice.claim_token == claim.token)
             .with_for_update()
         ).first()
         if held is None or held.sending:
             return
+        claim = replace(claim, high_id=held.high_id)
         due_at = session.scalars(
             select(func.min(Delivery.due_at)).where(*_in_range(claim), Delivery.state == "pending")
         ).one()
@@ -241,18 +264,19 @@ def settle_late(session: Session, now: datetime, claim: Claim, outcomes: Iterabl
         return
     with writing(session):
         plans = _plans(session, [claim])
-        session.execute(select(Slice.id).where(Slice.id == claim.slice_id).with_for_update())
+        _hold_slices_of(session, claim, accepted)
         open_ones = session.execute(
-            select(Delivery.id, Delivery.state).where(
-                Delivery.id.in_(accepted), Delivery.state.in_(("in_doubt", "pending"))
-            )
+            select(Delivery.id, Delivery.state, Slice.id.label("slice_id"))
+            .join(Slice, _holds(claim))
+            .where(Delivery.id.in_(accepted), Delivery.state.in_(("in_doubt", "pending")))
         ).all()
-        moved = Counter[str]()
+        moved = defaultdict[int, Counter[str]](Counter)
         for row in open_ones:
-            moved[row.state] -= 1
-            moved["sent"] += 1
+            moved[row.slice_id][row.state] -= 1
+            moved[row.slice_id]["sent"] += 1
         steps.record(session.connection(), [accepted[row.id] for row in open_ones], {})
-        steps.count(session.connection(), claim.slice_id, moved)
+        for slice_id, counts in moved.items():
+            steps.count(session.connection(), slice_id, counts)
         _follow(session, now, claim, plans, [row.id for row in open_ones])
 
 
@@ -315,6 +339,31 @@ def _in_range(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     )
 
 
+def _hold_slices_of(session: Session, claim: Claim, delivery_ids: Collection[int]) -> None:
+    """Hold the slices that these deliveries are in now: who took the claimed one over may have
+    parted it, which the emailer's lock keeps anybody from doing meanwhile."""
+    session.execute(
+        select(Emailer.id).where(Emailer.id == claim.parent.emailer_id).with_for_update(read=True)
+    )
+    session.execute(
+        select(Slice.id)
+        .join(Delivery, _holds(claim))
+        .where(Delivery.id.in_(delivery_ids))
+        .order_by(Slice.id)
+        .with_for_update(of=Slice)
+    )
+
+
+def _holds(claim: Claim) -> ColumnElement[bool]:
+    """Whether a slice of the claim's parent holds a delivery."""
+    if claim.parent.emailer_id is None:
+        return Slice.id == Delivery.slice_id
+    return and_(
+        Slice.emailer_id == Delivery.emailer_id,
+        Delivery.id.between(Slice.low_id, Slice.high_id),
+    )
+
+
 def _plans(session: Session, claims: Iterable[Claim]) -> list[Plan]:
     """The sequences that deliveries of these slices belong to, locked before the slices are."""
     campaigns = {claim.parent.campaign_id for claim in claims}
@@ -324,7 +373,7 @@ def _plans(session: Session, claims: Iterable[Claim]) -> list[Plan]:
 def _unwritten(session: Session, step: Step) -> tuple[Step, set[int]]:
     """What of a step is not in the ledger yet, and those of its starts that are.
 
-    The slice is ours, so what is ``sending`` among its starts was started by the step itself.
+    What is still of the slice, which is ours, and ``sending`` was started by the step itself.
     """
     ids = [outcome.delivery_id for outcome in (*step.outcomes, *step.refusals)]
     rows = session.execute(
@@ -332,7 +381,7 @@ def _unwritten(session: Session, step: Step) -> tuple[Step, set[int]]:
             Delivery.id.in_(ids + step.starts)
         )
     ).all()
-    sending = {row.id for row in rows if row.state == "sending"}
+    sending = set(step.owned(row.id for row in rows if row.state == "sending"))
     written = {(row.id, row.state, row.due_at) for row in rows}
     left = Step(
         step.claim,
@@ -342,6 +391,7 @@ def _unwritten(session: Session, step: Step) -> tuple[Step, set[int]]:
         ],
         starts=[id for id in step.starts if id not in sending],
     )
+    left.high_id = step.high_id
     return left, sending.intersection(step.starts)
 
 
@@ -350,12 +400,11 @@ def _take(session: Session, now: datetime, step: Step, plans: Sequence[Plan]) ->
     claim = step.claim
     moved = _record(session, now, claim, step.outcomes)
     begun = [refusal.delivery_id for refusal in step.refusals]
+    wanted = step.owned(begun + step.starts)
     if claim.parent.emailer_id is not None:
-        started = steps.start(connection, now, claim.parent.emailer_id, begun + step.starts)
+        started = steps.start(connection, now, claim.parent.emailer_id, wanted)
     else:
-        started = steps.start_of_sequence(
-            connection, now, claim.parent.campaign_id, begun + step.starts
-        )
+        started = steps.start_of_sequence(connection, now, claim.parent.campaign_id, wanted)
     moved["pending"] -= len(started)
     moved["sending"] += len(started)
     refused = [refusal for refusal in step.refusals if refusal.delivery_id in started]
@@ -463,14 +512,15 @@ def _rescue(session: Session, now: datetime, expired: Any, on_doubt: str) -> set
     claim = _claimed(expired, expired.claim_token or "")
     with writing(session):
         plans = _plans(session, [claim])
-        held = session.execute(
-            select(Slice.id)
+        high_id = session.scalar(
+            select(Slice.high_id)
             .where(Slice.id == claim.slice_id, Slice.lease_until < now)
             # A worker that froze in the middle of a commit holds the lock: the clock must not wait.
             .with_for_update(skip_locked=True)
-        ).first()
-        if held is None:
+        )
+        if high_id is None:
             return set()
+        claim = replace(claim, high_id=high_id)
         in_flight = session.scalars(
             select(Delivery.id).where(*_in_range(claim), Delivery.state == "sending")
         ).all()

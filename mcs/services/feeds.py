@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import NamedTuple
@@ -64,6 +64,12 @@ class Feed:
         assert self.claim.begun_at is not None
         assert self.issue.ends_at is not None
         return retries.give_up_at(self.claim.begun_at, self.issue.ends_at)
+
+    def end_with(self, high_id: int) -> None:
+        """Leave what comes after this delivery to the worker that has taken it."""
+        self.claim = replace(self.claim, high_id=high_id)
+        while self.waiting and self.waiting[-1].id > high_id:
+            self.waiting.pop()
 
     def go_by(self, prepared: Issue) -> None:
         """Compose those that wait by this issue, prepared later."""

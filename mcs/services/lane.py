@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from mcs.config import Settings
 from mcs.core.message import BadTemplate
 from mcs.gateways import smtp
-from mcs.services import deliveries, feeds, parents
-from mcs.services.deliveries import Parent, Step
+from mcs.services import deliveries, feeds, parents, parting
+from mcs.services.deliveries import Claim, Parent, Step
 from mcs.services.desk import Desk
 from mcs.services.feeds import Feed, Issue
 from mcs.services.ledger_thread import LedgerThread
@@ -34,6 +34,9 @@ from mcs.services.talk import Talk
 # slice at most: no connection runs dry, and other workers find something.
 LETTERS_AHEAD = 25
 MOST_AHEAD = 1000
+# Of what another worker holds so many per connection are worth taking: to take them and to load
+# who they are for costs 12 to 20 ms of processor time.
+LETTERS_WORTH_HELP = 5
 # Of slices that hold a letter each, as a sequence's may, there are thousands at times.
 CLAIMS_AT_ONCE = 20
 MOST_FEEDS = 200
@@ -106,6 +109,7 @@ class Lane:
         self._away_until = given.now()
         self._turn_ends = given.now() + TURN
         self._ends = given.now() + LONGEST
+        self._enough = min(LETTERS_AHEAD * given.settings.smtp_connections, MOST_AHEAD)
 
     async def run(self, slice_id: int) -> list[Parent]:
         """See ``deliver``."""
@@ -128,7 +132,7 @@ class Lane:
         )
         try:
             # Mostly somebody has long served what was rung for: of fifty rings one is enough.
-            if await self._claim(slice_id) or await self._claim(None):
+            if await self._claim(slice_id) or await self._claim(None) or await self._help():
                 await self._serve()
         finally:
             await recorder.close()
@@ -210,7 +214,7 @@ class Lane:
         elif not self._desk.ending and self._given.now() > self._turn_ends:
             await self._end_turn()
         if not self._desk.ending:
-            all_claimed = await self._top_up()
+            all_claimed = await self._top_up() and await self._help() is None
             # One that is under way may come back: its connection may have carried its share.
             if all_claimed and not any(feed.waiting or feed.out for feed in self._rota):
                 self._desk.end()
@@ -258,19 +262,32 @@ class Lane:
         """Claim one slice of each other parent that is due; then, in rounds, of each of which
         little is waiting. Whether there is no more to claim now; else the next look goes on."""
         await self._thread.do(self._given.start_due)
-        enough = min(LETTERS_AHEAD * self._settings.smtp_connections, MOST_AHEAD)
         not_of = self._rota.parents()
         for _ in range(CLAIMS_AT_ONCE):
             if feed := await self._claim(None, not_of):
                 not_of.add(feed.claim.parent)
                 continue
-            supplied = self._rota.supplied(enough)
+            supplied = self._rota.supplied(self._enough)
             if not_of == supplied:
                 return True
             if len(self._rota) >= MOST_FEEDS:
                 return False
             not_of = supplied
         return False
+
+    async def _help(self) -> Feed | None:
+        """Take a share of what another worker holds, while little is left to this one."""
+        waiting = self._rota.waiting()
+        if self._trouble or waiting >= self._enough:
+            return None
+        return await self._taken(partial(self._share_now, waiting))
+
+    def _share_now(self, waiting: int, session: Session) -> Feed | None:
+        now = self._given.now()
+        mine = {feed.claim.slice_id for feed in self._rota}
+        least = LETTERS_WORTH_HELP * self._settings.smtp_connections
+        claim = parting.take_share(session, now, self._lease, mine, waiting, least)
+        return None if claim is None else self._feed_now(session, now, claim)
 
     async def _pace(self) -> None:
         """Reserve slots before they are needed, and wake the connections when one is due."""
@@ -284,7 +301,10 @@ class Lane:
             await asyncio.sleep(PACE_SECONDS if wanted else KEEPER_SECONDS)
 
     async def _claim(self, slice_id: int | None, not_of: Collection[Parent] = ()) -> Feed | None:
-        feed = await self._thread.do(partial(self._claim_now, slice_id, frozenset(not_of)))
+        return await self._taken(partial(self._claim_now, slice_id, frozenset(not_of)))
+
+    async def _taken(self, claim: Callable[[Session], Feed | None]) -> Feed | None:
+        feed = await self._thread.do(claim)
         if feed is not None:
             self._rota.add(feed)
             self._served.add(feed.claim.parent)
@@ -296,8 +316,9 @@ class Lane:
     ) -> Feed | None:
         now = self._given.now()
         claim = deliveries.claim(session, now, self._lease, slice_id, not_of)
-        if claim is None:
-            return None
+        return None if claim is None else self._feed_now(session, now, claim)
+
+    def _feed_now(self, session: Session, now: datetime, claim: Claim) -> Feed | None:
         issue = self._issues.get(claim.parent)
         try:
             issue = issue or self._issue_now(claim.parent, session)
@@ -324,7 +345,7 @@ class Lane:
         _, lost = deliveries.advance(session, now, self._lease, steps)
         for feed in held:
             feed.lease_until = now + self._lease
-            feed.lost = any(step.claim is feed.claim for step in lost)
+            feed.lost = any(step.claim.token == feed.claim.token for step in lost)
 
     async def _release(self, over: list[Feed]) -> None:
         not_before = self._given.now() + AWAY if self._trouble and self._rota.waiting() else None

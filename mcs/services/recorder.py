@@ -187,6 +187,8 @@ class Recorder:
         started, lost, now = await self._written(steps)
         for feed, step in by_feed.items():
             feed.lease_until = now + self._lease
+            if step.high_id < feed.claim.high_id:
+                feed.end_with(step.high_id)
             if step in lost:
                 feed.lost = True
                 log.warning("slice %d was taken over: this worker stops it", feed.claim.slice_id)

@@ -32,6 +32,7 @@ class Outcome(NamedTuple):
 # the token away.
 _HOLD = text(
     "UPDATE slices SET lease_until = :until WHERE id = :slice_id AND claim_token = :token"
+    " RETURNING high_id"
 ).bindparams(bindparam("until", type_=UtcDateTime()))
 
 _COUNT = text(
@@ -84,10 +85,11 @@ _RECORD = {
 }
 
 
-def hold(connection: Connection, slice_id: int, token: str, until: datetime) -> bool:
-    """Lock the slice, prove that it is ours, renew its lease."""
+def hold(connection: Connection, slice_id: int, token: str, until: datetime) -> int | None:
+    """Lock the slice, prove that it is ours, renew its lease. Its high_id, as it is now; None when
+    the lease is lost."""
     held = connection.execute(_HOLD, {"slice_id": slice_id, "token": token, "until": until})
-    return held.rowcount == 1
+    return held.scalar()
 
 
 def count(connection: Connection, slice_id: int, moved: Mapping[str, int]) -> None:

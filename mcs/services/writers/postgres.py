@@ -75,7 +75,7 @@ class PostgresWriter:
             self._send(now, until, step)
         self._libpq.pipeline_sync()
         await self._flush()
-        answers = [await self._answer() for _ in steps]
+        answers = [await self._answer(step) for step in steps]
         _sound(await self._result())
         return answers
 
@@ -102,13 +102,14 @@ class PostgresWriter:
     def _execute(self, name: bytes, values: Iterable[object]) -> None:
         self._libpq.send_query_prepared(name, [str(value).encode() for value in values])
 
-    async def _answer(self) -> list[int] | None:
+    async def _answer(self, step: Step) -> list[int] | None:
         """The deliveries of a step that may go; None when its lease is lost."""
         rows = _sound(await self._result())
         await self._result()  # Behind each statement's result comes a None.
         if not rows.ntuples:
             return None
         started: list[int] = json.loads(rows.get_value(0, 0) or b"[]")
+        step.high_id = int(rows.get_value(0, 1) or 0)
         return started
 
     async def _flush(self) -> None:
@@ -192,7 +193,7 @@ _ANSWERS = ("sent", "failed", "in_doubt", "skipped")
 # The ids stand in an array beside what is told of them: for a join with nothing but what a function
 # returns, PostgreSQL reads all deliveries.
 TAKE = (
-    "WITH held AS MATERIALIZED (SELECT id FROM slices WHERE id = $1 AND claim_token = $2"
+    "WITH held AS MATERIALIZED (SELECT id, high_id FROM slices WHERE id = $1 AND claim_token = $2"
     " FOR NO KEY UPDATE),"
     " moved AS (UPDATE deliveries SET state = told.state,"
     + "".join(
@@ -212,8 +213,8 @@ TAKE = (
     " AS told(id, state, reason, at, code, said)"
     " WHERE deliveries.id = ANY(CAST($5 AS bigint[])) AND deliveries.id = told.id"
     " AND deliveries.state = CASE told.state WHEN 'sending' THEN 'pending' ELSE 'sending' END"
-    " AND (told.state <> 'sending'"
-    " OR EXISTS (SELECT FROM emailers WHERE id = $4 AND state = 'sending'))"
+    " AND (told.state <> 'sending' OR deliveries.id <= held.high_id"
+    " AND EXISTS (SELECT FROM emailers WHERE id = $4 AND state = 'sending'))"
     " RETURNING deliveries.id, deliveries.state),"
     " counted AS (SELECT count(*) AS moved,"
     " count(*) FILTER (WHERE state = 'sending') AS started,"
@@ -223,5 +224,6 @@ TAKE = (
     " UPDATE slices SET lease_until = $3, pending = pending - counted.started,"
     " sending = sending + 2 * counted.started - counted.moved, "
     + ", ".join(f"{state} = slices.{state} + counted.{state}" for state in _ANSWERS)
-    + " FROM held, counted WHERE slices.id = held.id RETURNING counted.started_ids"
+    + " FROM held, counted WHERE slices.id = held.id"
+    " RETURNING counted.started_ids, slices.high_id"
 )

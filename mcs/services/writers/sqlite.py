@@ -39,7 +39,7 @@ class SqliteWriter:
         lost = []
         with self._writing():
             for step in steps:
-                if self._hold(until, step):
+                if self._holds(until, step):
                     self._record(step.outcomes)
                     started |= self._start(now, step)
                 else:
@@ -60,9 +60,12 @@ class SqliteWriter:
             if self._connection.in_transaction:
                 self._connection.rollback()
 
-    def _hold(self, until: datetime, step: Step) -> bool:
-        held = self._connection.execute(_HOLD, _holding(step) | {"until": stored(until)})
-        return held.rowcount == 1
+    def _holds(self, until: datetime, step: Step) -> bool:
+        cursor = self._connection.execute(_HOLD, _holding(step) | {"until": stored(until)})
+        held = cursor.fetchall()
+        if held:
+            step.high_id = held[0][0]
+        return bool(held)
 
     def _record(self, outcomes: Sequence[Outcome]) -> None:
         if outcomes:
@@ -71,7 +74,7 @@ class SqliteWriter:
     def _start(self, now: datetime, step: Step) -> set[int]:
         if not step.starts:
             return set()
-        wish = (stored(now), json.dumps(step.starts), step.claim.parent.emailer_id)
+        wish = (stored(now), json.dumps(step.owned(step.starts)), step.claim.parent.emailer_id)
         started = {row[0] for row in self._connection.execute(_START, wish)}
         refused = len(step.starts) - len(started)
         if refused:
@@ -90,7 +93,7 @@ def _holding(step: Step) -> dict[str, object]:
 _HOLD = (
     "UPDATE slices SET lease_until = :until, "
     + ", ".join(f"{state} = {state} + :{state}" for state in DELIVERY_STATES)
-    + " WHERE id = :slice_id AND claim_token = :token"
+    + " WHERE id = :slice_id AND claim_token = :token RETURNING high_id"
 )
 _RECORD = (
     "UPDATE deliveries SET state = ?, reason = ?, due_at = ?, sent_at = ?, reply_code = ?,"

@@ -1,0 +1,271 @@
+"""Workers that are done take a share of what others hold; the ledger stays right for both."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from mcs.models import Delivery, Slice
+from mcs.services import deliveries, emailers, lane, parting, suppressions
+from mcs.services.deliveries import Claim, Due, Step
+from mcs.services.steps import Outcome
+from mcs.services.writers import is_plain, open_writer
+from tests.conftest import wait_until
+from tests.services.conftest import LEASE, NOBODYS_SLICE, Scene
+
+COUNTS = ("pending", "sending", "sent", "failed", "in_doubt", "skipped")
+
+
+def take(scene: Scene, *mine: int, have: int = 0, least: int = 1) -> Claim | None:
+    with scene.given.sessions() as other:
+        return parting.take_share(other, scene.now, LEASE, mine, have, least)
+
+
+def advance(scene: Scene, step: Step) -> set[int]:
+    started, lost = deliveries.advance(scene.session, scene.now, LEASE, [step])
+    assert lost == []
+    return started
+
+
+def slices(scene: Scene) -> list[dict[str, int]]:
+    """Each slice's counts, which are those of the deliveries in its range."""
+    scene.counted()
+    found = []
+    for one in scene.session.scalars(select(Slice).order_by(Slice.low_id)):
+        its_own = Delivery.id.between(one.low_id, one.high_id)
+        ledger = select(Delivery.state, func.count()).where(its_own).group_by(Delivery.state)
+        counts = {state: getattr(one, state) for state in COUNTS if getattr(one, state)}
+        assert counts == dict(scene.session.execute(ledger).all())
+        found.append(counts)
+    return found
+
+
+@pytest.fixture
+def held(scene: Scene) -> tuple[Claim, list[Due]]:
+    """Ten people, whom a worker has claimed."""
+    scene.add_many(10)
+    scene.start()
+    return scene.claim()
+
+
+def accepted(due: Due, scene: Scene) -> Outcome:
+    return Outcome(due.id, "sent", scene.now, reply_code=250)
+
+
+def test_both_have_as_much_left(scene: Scene, held: tuple[Claim, list[Due]]) -> None:
+    claim, people = held
+    advance(scene, Step(claim, starts=[people[0].id]))
+    taken = take(scene, have=1)
+    assert taken is not None
+    assert (taken.low_id, taken.high_id) == (people[6].id, people[9].id)
+    assert slices(scene) == [{"sending": 1, "pending": 5}, {"pending": 4}]
+    assert deliveries.load(scene.session, scene.now, taken) == people[6:]
+
+    # Each goes on with its own, and gives it back when it is done.
+    advance(scene, Step(taken, starts=[people[6].id]))
+    advance(scene, Step(claim, outcomes=[accepted(people[0], scene)], starts=[people[5].id]))
+    advance(scene, Step(taken, outcomes=[accepted(people[6], scene)]))
+    assert slices(scene) == [{"sent": 1, "sending": 1, "pending": 4}, {"sent": 1, "pending": 3}]
+    deliveries.release(scene.session, scene.now, taken, None)
+    assert scene.claim()[0].slice_id == taken.slice_id
+
+
+@pytest.mark.parametrize("writer", ["session", "plain"])
+def test_what_was_taken_does_not_start_and_its_holder_hears_of_it(
+    scene: Scene, held: tuple[Claim, list[Due]], writer: str
+) -> None:
+    claim, people = held
+    assert take(scene) is not None
+    step = Step(claim, starts=[one.id for one in people])
+    assert is_plain(step)
+    if writer == "session":
+        started = advance(scene, step)
+    else:
+        started = asyncio.run(written(scene, step))
+    assert started == {one.id for one in people[:5]}
+    assert step.high_id == people[4].id
+    assert slices(scene) == [{"sending": 5}, {"pending": 5}]
+
+
+async def written(scene: Scene, step: Step) -> set[int]:
+    writer = open_writer(scene.session.get_bind().engine)
+    try:
+        started, lost = await writer.advance(scene.now, scene.now + LEASE, [step])
+    finally:
+        writer.close()
+    assert lost == []
+    return started
+
+
+def test_a_commit_that_waits_for_one_who_takes_starts_nothing_of_it(
+    scene: Scene, held: tuple[Claim, list[Due]]
+) -> None:
+    """PostgreSQL takes a statement's snapshot before it waits for a lock."""
+    claim, people = held
+    step = Step(claim, starts=[people[0].id, people[9].id])
+    answer: list[set[int]] = []
+    waiting = threading.Thread(target=lambda: answer.append(asyncio.run(written(scene, step))))
+
+    def meanwhile(*_rest: object) -> Claim:
+        waiting.start()
+        waiting.join(0.3)
+        assert not answer
+        return parted(*_rest)  # type: ignore[arg-type]
+
+    parted = parting._parted
+    scene.patch.setattr(parting, "_parted", meanwhile)
+    assert take(scene) is not None
+    waiting.join()
+    assert answer == [{people[0].id}]
+    assert slices(scene) == [{"sending": 1, "pending": 4}, {"pending": 5}]
+
+
+def test_what_is_not_taken(scene: Scene, held: tuple[Claim, list[Due]]) -> None:
+    claim, people = held
+    assert take(scene, claim.slice_id) is None, "one's own"
+    assert take(scene, have=9) is None, "no share as large as wanted"
+    assert take(scene, least=6) is None, "no share as large as wanted"
+    scene.passed = LEASE + timedelta(seconds=1)
+    assert take(scene) is None, "what nobody holds any more: it is rescued first"
+    scene.passed = timedelta()
+
+    of_an_older_release = update(Slice).values(claim_token="c2VjcmV0")
+    scene.session.execute(of_an_older_release)
+    scene.session.commit()
+    assert take(scene) is None, "its holder would not hear of it"
+    scene.session.execute(update(Slice).values(claim_token=claim.token))
+    scene.session.commit()
+
+    # Nine were put off; by now they are due again, but nobody of this worker knows them.
+    put_off = [
+        Outcome(one.id, "pending", scene.now, due_at=scene.now + timedelta(seconds=20))
+        for one in people[:9]
+    ]
+    advance(scene, Step(claim, refusals=put_off, starts=[people[9].id]))
+    assert take(scene) is None, "none is due"
+    scene.passed = timedelta(seconds=20)
+    assert take(scene) is None, "who is in flight would be counted elsewhere"
+    advance(scene, Step(claim, outcomes=[accepted(people[9], scene)]))
+
+    emailers.pause(scene.session, scene.now, scene.emailer_id)
+    assert take(scene) is None, "paused"
+    emailers.resume(scene.session, scene.now, scene.queue, scene.emailer_id, LEASE)
+    assert take(scene) is not None
+    assert slices(scene) == [{"pending": 5}, {"pending": 4, "sent": 1}]
+
+
+def test_a_commit_that_was_cut_off_does_not_claim_what_another_has_started(
+    scene: Scene, held: tuple[Claim, list[Due]]
+) -> None:
+    """It did not happen; before it is tried again, another worker has taken whom it was to start,
+    and has started them: they are not to be written to twice."""
+    claim, people = held
+    taken = take(scene)
+    assert taken is not None
+    advance(scene, Step(taken, starts=[people[9].id]))
+    again = Step(claim, starts=[people[0].id, people[9].id])
+    for _ in range(2):
+        started, lost = deliveries.advance(scene.session, scene.now, LEASE, [again], again=True)
+        assert (started, lost) == ({people[0].id}, [])
+    assert slices(scene) == [{"sending": 1, "pending": 4}, {"sending": 1, "pending": 4}]
+
+
+def test_the_dead_and_the_living_keep_their_own(
+    scene: Scene, held: tuple[Claim, list[Due]]
+) -> None:
+    """Who had claimed the ten dies; who took five lives, and nobody doubts what it sends."""
+    claim, people = held
+    taken = take(scene)
+    assert taken is not None
+    scene.passed = timedelta(seconds=30)
+    advance(scene, Step(taken, starts=[people[5].id]))
+    scene.passed = LEASE + timedelta(seconds=1)
+    assert deliveries.rescue(scene.session, scene.now, "hold") == {claim.parent}
+    assert slices(scene) == [{"pending": 5}, {"sending": 1, "pending": 4}]
+    assert scene.claim()[1] == people[:5]
+
+
+def test_a_rescue_that_looked_before_leaves_what_was_taken_meanwhile(
+    scene: Scene, held: tuple[Claim, list[Due]]
+) -> None:
+    """At the very end of a lease, by two clocks."""
+    claim, people = held
+    looked = deliveries._expired
+
+    def look_and_wait(session: Session, now: datetime) -> Sequence[Any]:
+        found = looked(session, now)
+        scene.passed = LEASE - timedelta(milliseconds=1)
+        taken = take(scene)
+        assert taken is not None
+        advance(scene, Step(taken, starts=[people[9].id]))
+        return found
+
+    scene.patch.setattr(deliveries, "_expired", look_and_wait)
+    advance(scene, Step(claim, starts=[people[0].id]))
+    a_moment_later = scene.begins + LEASE + timedelta(milliseconds=1)
+    assert deliveries.rescue(scene.session, a_moment_later, "hold") == {claim.parent}
+    assert slices(scene) == [{"in_doubt": 1, "pending": 5}, {"sending": 1, "pending": 3}]
+
+
+def test_a_late_acceptance_counts_where_the_delivery_is_now(
+    scene: Scene, held: tuple[Claim, list[Due]]
+) -> None:
+    frozen, people = held
+    advance(scene, Step(frozen, starts=[people[9].id]))
+    scene.passed = LEASE + timedelta(seconds=1)
+    deliveries.rescue(scene.session, scene.now, "hold")
+    scene.claim()
+    assert take(scene) is not None
+    assert slices(scene) == [{"pending": 5}, {"pending": 4, "in_doubt": 1}]
+    deliveries.settle_late(scene.session, scene.now, frozen, [accepted(people[9], scene)])
+    assert slices(scene) == [{"pending": 5}, {"pending": 4, "sent": 1}]
+
+
+def test_who_unsubscribes_is_skipped_on_either_side(
+    scene: Scene, held: tuple[Claim, list[Due]]
+) -> None:
+    _claim, people = held
+    assert take(scene) is not None
+    for one in (people[0], people[9]):
+        suppressions.suppress(scene.session, scene.now, one.email_key, suppressions.UNSUBSCRIBED)
+    assert slices(scene) == [{"skipped": 1, "pending": 4}, {"skipped": 1, "pending": 4}]
+    emailers.cancel(scene.session, scene.now, scene.emailer_id)
+    assert slices(scene) == [{"skipped": 5}, {"skipped": 5}]
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_a_second_worker_takes_half_and_everybody_gets_one(scene: Scene, connections: int) -> None:
+    """The first has claimed everybody; the second comes when the fifth is being written to."""
+    people = 200
+    helper = threading.Thread(target=lambda: lane.deliver(scene.given, NOBODYS_SLICE))
+    helped = threading.Event()
+
+    def answer(_recipient: str) -> str:
+        if len(scene.mailbox.caught) == 5:
+            helper.start()
+        elif len(scene.mailbox.caught) == 10 and not helped.is_set():
+            # Not before, on a busy machine.
+            wait_until(lambda: len(scene.slice_ids()) > 1)
+            helped.set()
+        return ""
+
+    scene.mailbox.at_dot = answer
+    scene.set(smtp_connections=connections)
+    scene.add_many(people)
+    scene.start()
+    (only,) = scene.slice_ids()
+    lane.deliver(scene.given, only)
+    helper.join()
+    assert helped.is_set()
+    assert len(scene.slice_ids()) >= 2
+    # None that the server had told "go on" had to be closed because its letter was another's.
+    assert len(scene.mailbox.begun) <= 2 * connections
+    assert scene.claimed() == []
+    assert sum(counts["sent"] for counts in slices(scene)) == people
+    assert len(set(scene.mailbox.recipients)) == len(scene.mailbox.recipients) == people
+    assert scene.emailer.state == "sent"
