@@ -4,7 +4,7 @@ import email
 import email.policy
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 
@@ -35,13 +35,15 @@ class Caught:
 class Mailbox:
     """What the server accepted, in order, and how it answers.
 
-    ``at_rcpt`` and ``at_dot`` are asked for each recipient; an empty answer accepts. ``share`` is
-    how many messages a connection may carry; 0 is without end.
+    ``at_rcpt`` and ``at_dot`` are asked for each recipient; an empty answer accepts. Before it is
+    asked at the dot, the server ``thinks``, while other connections go on. ``share`` is how many
+    messages a connection may carry; 0 is without end.
     """
 
     caught: list[Caught] = field(default_factory=list)
     at_rcpt: Callable[[str], str] = lambda recipient: ""
     at_dot: Callable[[str], str] = lambda recipient: ""
+    thinks: Callable[[str], Awaitable[None]] | None = None
     share: int = 0
     begun: Counter[Session] = field(default_factory=Counter)
 
@@ -70,6 +72,8 @@ class Mailbox:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         (recipient,) = envelope.rcpt_tos
         assert isinstance(envelope.content, bytes)
+        if self.thinks is not None:
+            await self.thinks(recipient)
         refusal = self.at_dot(recipient)
         if not refusal:
             self.caught.append(Caught(str(envelope.mail_from), recipient, envelope.content))

@@ -1,7 +1,7 @@
 """The ledger's writes: claim a slice, start messages, record answers, rescue what a death left.
 
-Every function here moves deliveries and their slice's counts in one transaction, and takes the
-slice's row lock first (the order of locks is campaigns, emailers, slices, actions, deliveries).
+Every function here moves deliveries and their slice's counts in one transaction, under the slice's
+row lock (the order of locks is campaigns, emailers, slices, actions, deliveries).
 Holding a slice means knowing its ``claim_token``; each write names it, and zero rows updated means
 the lease is lost. What is sent for a sequence moves its action in the same transaction.
 """
@@ -145,12 +145,18 @@ def load(session: Session, now: datetime, claim: Claim) -> list[Due]:
             Contact.uid,
         )
         .join(Contact, Contact.id == Delivery.contact_id)
-        .where(*_in_range(claim), Delivery.state == "pending", Delivery.due_at <= now)
+        .where(*_in_range(claim), Delivery.state == "pending", is_due(now))
         .order_by(Delivery.id)
     )
     due = [Due._make(row) for row in rows]
     session.commit()
     return due
+
+
+def is_due(now: datetime) -> ColumnElement[bool]:
+    """Whether a pending delivery may be tried. The first time it may at any time, even if the clock
+    was set back since it was written."""
+    return or_(Delivery.due_at <= now, Delivery.attempts == 0)
 
 
 @dataclass
@@ -342,9 +348,11 @@ def _in_range(claim: Claim) -> tuple[ColumnElement[bool], ...]:
 def _hold_slices_of(session: Session, claim: Claim, delivery_ids: Collection[int]) -> None:
     """Hold the slices that these deliveries are in now: who took the claimed one over may have
     parted it, which the emailer's lock keeps anybody from doing meanwhile."""
-    session.execute(
-        select(Emailer.id).where(Emailer.id == claim.parent.emailer_id).with_for_update(read=True)
-    )
+    emailer_id = claim.parent.emailer_id
+    if emailer_id is not None:
+        session.execute(
+            select(Emailer.id).where(Emailer.id == emailer_id).with_for_update(read=True)
+        )
     session.execute(
         select(Slice.id)
         .join(Delivery, _holds(claim))

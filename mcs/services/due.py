@@ -19,6 +19,7 @@ from mcs.services import (
     imports,
     parents,
     planning,
+    setbacks,
     slices,
 )
 from mcs.services.transactions import PASSING
@@ -50,6 +51,7 @@ def tick(
     for emailer_id in emailers.finished(session):
         emailers.finish(session, now, emailer_id)
     email_actions.close_over(session, now)
+    setbacks.make_due(session, now)
     for emailer_id in due_emailers(session, now):
         queue.enqueue("mcs.jobs.send_emailer", emailer_id, job_id=f"emailer-{emailer_id}")
     if email_starts.due(session, now):

@@ -36,7 +36,7 @@ LETTERS_AHEAD = 25
 MOST_AHEAD = 1000
 # Of what another worker holds so many per connection are worth taking: to take them and to load
 # who they are for costs 12 to 20 ms of processor time.
-LETTERS_WORTH_HELP = 5
+LETTERS_WORTH_HELP = 2
 # Of slices that hold a letter each, as a sequence's may, there are thousands at times.
 CLAIMS_AT_ONCE = 20
 MOST_FEEDS = 200
@@ -109,6 +109,7 @@ class Lane:
         self._away_until = given.now()
         self._turn_ends = given.now() + TURN
         self._ends = given.now() + LONGEST
+        self._helps_from = 0.0
         self._enough = min(LETTERS_AHEAD * given.settings.smtp_connections, MOST_AHEAD)
 
     async def run(self, slice_id: int) -> list[Parent]:
@@ -132,7 +133,7 @@ class Lane:
         )
         try:
             # Mostly somebody has long served what was rung for: of fifty rings one is enough.
-            if await self._claim(slice_id) or await self._claim(None) or await self._help():
+            if await self._claim(slice_id) or await self._claim(None):
                 await self._serve()
         finally:
             await recorder.close()
@@ -277,10 +278,17 @@ class Lane:
 
     async def _help(self) -> Feed | None:
         """Take a share of what another worker holds, while little is left to this one."""
-        waiting = self._rota.waiting()
-        if self._trouble or waiting >= self._enough:
+        waiting, moment = self._rota.waiting(), asyncio.get_running_loop().time()
+        if waiting >= self._enough or moment < self._helps_from or not self._can_help():
             return None
-        return await self._taken(partial(self._share_now, waiting))
+        feed = await self._taken(partial(self._share_now, waiting))
+        if feed is None:
+            self._helps_from = moment + KEEPER_SECONDS
+        return feed
+
+    def _can_help(self) -> bool:
+        """Where it can send; and not where all share a rate, which that would not raise."""
+        return bool(self._open) and not self._trouble and self._settings.send_rate is None
 
     def _share_now(self, waiting: int, session: Session) -> Feed | None:
         now = self._given.now()

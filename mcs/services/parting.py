@@ -12,9 +12,14 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from mcs.core.states import DELIVERY_STATES
-from mcs.models import Delivery, Emailer, Slice
-from mcs.services.deliveries import PARTABLE, Claim, Parent, new_token
+from mcs.models import Campaign, Delivery, Emailer, Scenario, Slice
+from mcs.services.deliveries import PARTABLE, Claim, Parent, is_due, new_token
 from mcs.services.transactions import writing
+
+# What the fullest has left may be put off until later, as a server that greylists has it.
+LOOKED_AT = 3
+
+_Held = Row[int, int | None, int, int, str | None]
 
 
 def take_share(
@@ -28,23 +33,26 @@ def take_share(
     """Take the end of a slice that another worker is sending, claimed: so much that both have as
     much left, ``have`` being what is left to the caller, which holds the slices ``mine``.
 
-    None where no slice has so much more than the caller that ``least`` could be taken.
+    None where none has so much more than the caller that ``least`` could be taken.
     """
-    fullest = _fullest(session, now, mine, have + 2 * least)
+    found = _with_a_share(session, now, mine, have, least)
     session.commit()
-    if fullest is None:
+    if found is None:
         return None
     with writing(session):
-        # Held like this by all who count in an emailer's slices by their ranges.
+        # Held by all who count in an emailer's slices by their ranges before they hold the slices:
+        # a cancel, a settlement, an unsubscription.
         sending = session.scalars(
             select(Emailer.id)
-            .where(Emailer.id == fullest.emailer_id, Emailer.state == "sending")
+            .where(Emailer.id == found.emailer_id, Emailer.state == "sending")
             .with_for_update(key_share=True)
         ).first()
         held = session.scalars(
             select(Slice)
-            .where(Slice.id == fullest.id, Slice.claim_token == fullest.claim_token)
-            .with_for_update(key_share=True)
+            .where(Slice.id == found.id, Slice.claim_token == found.claim_token)
+            # A worker that froze in the middle of a commit holds it: who wants to pause the emailer
+            # must not wait for us meanwhile.
+            .with_for_update(key_share=True, skip_locked=True)
         ).first()
         if sending is None or held is None:
             return None
@@ -52,25 +60,35 @@ def take_share(
         return None if from_id is None else _parted(session, now, lease, held, from_id)
 
 
-def _fullest(
-    session: Session, now: datetime, mine: Collection[int], at_least: int
-) -> Row[int, int | None, str | None] | None:
-    return session.execute(
-        select(Slice.id, Slice.emailer_id, Slice.claim_token)
+def _with_a_share(
+    session: Session, now: datetime, mine: Collection[int], have: int, least: int
+) -> _Held | None:
+    """Of the fullest slices that other workers hold the first that has a share for us. Not where a
+    campaign has a rate of its own, which more workers do not raise."""
+    fullest = session.execute(
+        select(Slice.id, Slice.emailer_id, Slice.low_id, Slice.high_id, Slice.claim_token)
         .join(Emailer, Emailer.id == Slice.emailer_id)
+        .join(Scenario, Scenario.id == Emailer.scenario_id)
+        .join(Campaign, Campaign.id == Scenario.campaign_id)
         .where(
+            Slice.claim_token.is_not(None),
             Slice.claim_token.startswith(PARTABLE),
             Slice.lease_until > now,
-            Slice.pending >= at_least,
+            Slice.pending >= have + 2 * least,
             Slice.id.not_in(mine),
             Emailer.state == "sending",
+            Campaign.send_rate.is_(None),
         )
         .order_by(Slice.pending.desc())
-        .limit(1)
-    ).first()
+        .limit(LOOKED_AT)
+    ).all()
+    shares = (one for one in fullest if _from(session, now, one, have, least) is not None)
+    return next(shares, None)
 
 
-def _from(session: Session, now: datetime, held: Slice, have: int, least: int) -> int | None:
+def _from(
+    session: Session, now: datetime, held: _Held | Slice, have: int, least: int
+) -> int | None:
     """The delivery from which on to take; None where too few are due, or one that comes after it is
     in flight: who sent it will record its answer with the slice that is parted."""
     its_own = (
@@ -79,7 +97,7 @@ def _from(session: Session, now: datetime, held: Slice, have: int, least: int) -
     )
     due = session.scalars(
         select(Delivery.id)
-        .where(*its_own, Delivery.state == "pending", Delivery.due_at <= now)
+        .where(*its_own, Delivery.state == "pending", is_due(now))
         .order_by(Delivery.id)
     ).all()
     number = (len(due) - have) // 2

@@ -26,7 +26,10 @@ sqlite_only = pytest.mark.skipif(TEST_DATABASE == "postgres", reason="about SQLi
 
 
 def all_sent(here: World, emailer_id: int, number: int) -> None:
+    """Everybody, and nobody is in doubt: what a worker hears when its lease is over settles it,
+    which may be a moment after others have sent the rest."""
     here.wait_over(emailer_id)
+    here.wait_for(lambda: not here.tally(emailer_id).by_state["in_doubt"])
     here.audit(emailer_id, 0)
     assert here.book(emailer_id).by_state["sent"] == number
 

@@ -3,20 +3,21 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
 from mcs.models import Delivery, Slice
-from mcs.services import deliveries, emailers, lane, parting, suppressions
+from mcs.services import deliveries, emailers, lane, parting, snapshots, suppressions
 from mcs.services.deliveries import Claim, Due, Step
 from mcs.services.steps import Outcome
 from mcs.services.writers import is_plain, open_writer
-from tests.conftest import wait_until
-from tests.services.conftest import LEASE, NOBODYS_SLICE, Scene
+from tests.mail import free_port
+from tests.services.conftest import LEASE, Scene
 
 COUNTS = ("pending", "sending", "sent", "failed", "in_doubt", "skipped")
 
@@ -57,7 +58,16 @@ def accepted(due: Due, scene: Scene) -> Outcome:
     return Outcome(due.id, "sent", scene.now, reply_code=250)
 
 
-def test_both_have_as_much_left(scene: Scene, held: tuple[Claim, list[Due]]) -> None:
+@pytest.mark.parametrize(("have", "share"), [(0, 5), (1, 4), (2, 4), (3, 3), (8, 1)])
+def test_both_have_as_much_left(
+    scene: Scene, held: tuple[Claim, list[Due]], have: int, share: int
+) -> None:
+    taken = take(scene, have=have)
+    assert taken is not None
+    assert slices(scene) == [{"pending": 10 - share}, {"pending": share}]
+
+
+def test_both_go_on_with_their_own(scene: Scene, held: tuple[Claim, list[Due]]) -> None:
     claim, people = held
     advance(scene, Step(claim, starts=[people[0].id]))
     taken = take(scene, have=1)
@@ -159,20 +169,43 @@ def test_what_is_not_taken(scene: Scene, held: tuple[Claim, list[Due]]) -> None:
     assert slices(scene) == [{"pending": 5}, {"pending": 4, "sent": 1}]
 
 
-def test_a_commit_that_was_cut_off_does_not_claim_what_another_has_started(
-    scene: Scene, held: tuple[Claim, list[Due]]
+@pytest.mark.parametrize("started", [True, False])
+def test_a_commit_that_was_cut_off_does_not_claim_what_another_has(
+    scene: Scene, held: tuple[Claim, list[Due]], started: bool
 ) -> None:
     """It did not happen; before it is tried again, another worker has taken whom it was to start,
-    and has started them: they are not to be written to twice."""
+    and may have started them: they are not to be written to twice."""
     claim, people = held
     taken = take(scene)
     assert taken is not None
-    advance(scene, Step(taken, starts=[people[9].id]))
+    if started:
+        advance(scene, Step(taken, starts=[people[9].id]))
     again = Step(claim, starts=[people[0].id, people[9].id])
     for _ in range(2):
-        started, lost = deliveries.advance(scene.session, scene.now, LEASE, [again], again=True)
-        assert (started, lost) == ({people[0].id}, [])
-    assert slices(scene) == [{"sending": 1, "pending": 4}, {"sending": 1, "pending": 4}]
+        answer = deliveries.advance(scene.session, scene.now, LEASE, [again], again=True)
+        assert answer == ({people[0].id}, [])
+    theirs = {"sending": 1, "pending": 4} if started else {"pending": 5}
+    assert slices(scene) == [{"sending": 1, "pending": 4}, theirs]
+
+
+def test_who_gives_back_before_it_heard_gives_back_its_own(
+    scene: Scene, held: tuple[Claim, list[Due]]
+) -> None:
+    claim, people = held
+    later = scene.now + timedelta(minutes=5)
+    put_off = [Outcome(one.id, "pending", scene.now, due_at=later) for one in people[:3]]
+    advance(scene, Step(claim, refusals=put_off))
+    answers = [accepted(one, scene) for one in people[3:5]]
+    advance(scene, Step(claim, starts=[answer.delivery_id for answer in answers]))
+    advance(scene, Step(claim, outcomes=answers))
+    taken = take(scene, least=2)
+    assert taken is not None
+    advance(scene, Step(claim, starts=[one.id for one in people[5:8]]))
+    advance(scene, Step(claim, outcomes=[accepted(one, scene) for one in people[5:8]]))
+    deliveries.release(scene.session, scene.now, claim, None)
+    assert slices(scene) == [{"pending": 3, "sent": 5}, {"pending": 2}]
+    due_at = select(Slice.due_at).where(Slice.id == claim.slice_id)
+    assert scene.session.scalars(due_at).one() == later
 
 
 def test_the_dead_and_the_living_keep_their_own(
@@ -238,34 +271,91 @@ def test_who_unsubscribes_is_skipped_on_either_side(
     assert slices(scene) == [{"skipped": 5}, {"skipped": 5}]
 
 
+def test_the_fullest_that_waits_does_not_hide_the_next(scene: Scene) -> None:
+    scene.slices_of(10)
+    scene.patch.setattr(snapshots, "SMALLEST_SLICE", 10)
+    scene.add_many(19)
+    scene.start()
+    first, people = scene.claim()
+    second, _others = scene.claim()
+    later = scene.now + timedelta(minutes=5)
+    put_off = [Outcome(one.id, "pending", scene.now, due_at=later) for one in people]
+    advance(scene, Step(first, refusals=put_off))
+    taken = take(scene)
+    assert taken is not None
+    assert second.low_id < taken.low_id <= taken.high_id == second.high_id
+
+
+def test_no_share_of_what_a_rate_holds_back(scene: Scene, held: tuple[Claim, list[Due]]) -> None:
+    scene.campaign.send_rate = 1
+    scene.session.commit()
+    assert take(scene) is None
+
+
+def test_who_pauses_does_not_wait_for_one_who_would_take_from_the_frozen(
+    scene: Scene, held: tuple[Claim, list[Due]]
+) -> None:
+    """PostgreSQL only: a worker that froze in the middle of a commit holds its slice's row."""
+    if scene.session.get_bind().dialect.name != "postgresql":
+        pytest.skip("elsewhere the whole database is held")
+    claim, _people = held
+    with scene.given.sessions() as frozen, scene.given.sessions() as impatient:
+        frozen.execute(select(Slice.id).where(Slice.id == claim.slice_id).with_for_update())
+        impatient.execute(text("SET lock_timeout = '3s'"))
+        impatient.commit()
+        assert parting.take_share(impatient, scene.now, LEASE, [], 0, 1) is None
+        emailers.pause(impatient, scene.now, scene.emailer_id)
+
+
 @pytest.mark.parametrize("connections", [1, 3])
 def test_a_second_worker_takes_half_and_everybody_gets_one(scene: Scene, connections: int) -> None:
-    """The first has claimed everybody; the second comes when the fifth is being written to."""
-    people = 200
-    helper = threading.Thread(target=lambda: lane.deliver(scene.given, NOBODYS_SLICE))
-    helped = threading.Event()
+    """The first has 250 people to write to, and waits at its tenth until the second, which is done
+    with its fifty, has taken some of them."""
+    held = {f"p{number}@people.example" for number in range(250)}
+    served = 0
+    helper = threading.Thread(target=lambda: lane.deliver(scene.given, scene.slice_ids()[-1]))
 
-    def answer(_recipient: str) -> str:
-        if len(scene.mailbox.caught) == 5:
+    def answer(recipient: str) -> str:
+        nonlocal served
+        served += recipient in held
+        if served == 5 and not helper.ident:
             helper.start()
-        elif len(scene.mailbox.caught) == 10 and not helped.is_set():
-            # Not before, on a busy machine.
-            wait_until(lambda: len(scene.slice_ids()) > 1)
-            helped.set()
         return ""
 
-    scene.mailbox.at_dot = answer
+    async def think(recipient: str) -> None:
+        while recipient in held and served == 10 and len(scene.slice_ids()) == 2:
+            await asyncio.sleep(0.05)
+
+    scene.mailbox.at_dot, scene.mailbox.thinks = answer, think
     scene.set(smtp_connections=connections)
-    scene.add_many(people)
+    scene.add_many(300)
     scene.start()
-    (only,) = scene.slice_ids()
-    lane.deliver(scene.given, only)
+    lane.deliver(scene.given, scene.slice_ids()[0])
     helper.join()
-    assert helped.is_set()
-    assert len(scene.slice_ids()) >= 2
+    assert len(scene.slice_ids()) > 2
+    assert scene.claimed() == []
+    assert sum(counts["sent"] for counts in slices(scene)) == 300
+    assert len(set(scene.mailbox.recipients)) == len(scene.mailbox.recipients) == 300
+    assert scene.emailer.state == "sent"
     # None that the server had told "go on" had to be closed because its letter was another's.
     assert len(scene.mailbox.begun) <= 2 * connections
-    assert scene.claimed() == []
-    assert sum(counts["sent"] for counts in slices(scene)) == people
-    assert len(set(scene.mailbox.recipients)) == len(scene.mailbox.recipients) == people
-    assert scene.emailer.state == "sent"
+
+
+def test_who_cannot_reach_the_server_takes_nothing_from_who_can(scene: Scene) -> None:
+    scene.add_many(251)
+    scene.start()
+    claim, _people = scene.claim()
+    nowhere = replace(scene.given.server, port=free_port())
+    lane.deliver(replace(scene.given, server=nowhere), scene.slice_ids()[1])
+    assert scene.slice_ids() == [claim.slice_id, claim.slice_id + 1]
+    assert scene.claimed() == [claim.slice_id]
+
+
+def test_who_is_held_to_a_rate_takes_nothing(scene: Scene) -> None:
+    scene.set(send_rate=1000.0)
+    scene.add_many(251)
+    scene.start()
+    scene.claim()
+    lane.deliver(scene.given, scene.slice_ids()[1])
+    assert scene.counted() == {"sent": 1, "pending": 250}
+    assert len(scene.slice_ids()) == 2
