@@ -8,7 +8,8 @@ held it hears of that with its next commit, which starts nothing any more that w
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, func, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from mcs.core.states import DELIVERY_STATES
@@ -33,31 +34,44 @@ def take_share(
     """Take the end of a slice that another worker is sending, claimed: so much that both have as
     much left, ``have`` being what is left to the caller, which holds the slices ``mine``.
 
-    None where none has so much more than the caller that ``least`` could be taken.
+    None where none has so much more than the caller that ``least`` could be taken, or the database
+    is busy.
     """
     found = _with_a_share(session, now, mine, have, least)
     session.commit()
     if found is None:
         return None
-    with writing(session):
-        # Held by all who count in an emailer's slices by their ranges before they hold the slices:
-        # a cancel, a settlement, an unsubscription.
-        sending = session.scalars(
-            select(Emailer.id)
-            .where(Emailer.id == found.emailer_id, Emailer.state == "sending")
-            .with_for_update(key_share=True)
-        ).first()
-        held = session.scalars(
-            select(Slice)
-            .where(Slice.id == found.id, Slice.claim_token == found.claim_token)
-            # A worker that froze in the middle of a commit holds it: who wants to pause the emailer
-            # must not wait for us meanwhile.
-            .with_for_update(key_share=True, skip_locked=True)
-        ).first()
-        if sending is None or held is None:
-            return None
-        from_id = _from(session, now, held, have, least)
-        return None if from_id is None else _parted(session, now, lease, held, from_id)
+    try:
+        with writing(session):
+            held = _hold(session, found)
+            from_id = None if held is None else _from(session, now, held, have, least)
+            if held is None or from_id is None:
+                return None
+            return _parted(session, now, lease, held, from_id)
+    except OperationalError:
+        return None
+
+
+def _hold(session: Session, found: _Held) -> Slice | None:
+    """The slice, locked, if its emailer still goes on. Raises OperationalError when that takes too
+    long."""
+    if session.get_bind().dialect.name == "postgresql":
+        # Its holder commits all the time, which takes milliseconds. But one that froze in the
+        # middle of it keeps the lock, and who wants to pause the emailer must not wait for us.
+        session.execute(text("SET LOCAL lock_timeout = '200ms'"))
+    # Held by all who count in an emailer's slices by their ranges before they hold the slices: a
+    # cancel, a settlement, an unsubscription.
+    sending = session.scalars(
+        select(Emailer.id)
+        .where(Emailer.id == found.emailer_id, Emailer.state == "sending")
+        .with_for_update(key_share=True)
+    ).first()
+    held = session.scalars(
+        select(Slice)
+        .where(Slice.id == found.id, Slice.claim_token == found.claim_token)
+        .with_for_update(key_share=True)
+    ).first()
+    return held if sending is not None else None
 
 
 def _with_a_share(

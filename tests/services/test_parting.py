@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from mcs.models import Delivery, Slice
@@ -301,8 +301,6 @@ def test_who_pauses_does_not_wait_for_one_who_would_take_from_the_frozen(
     claim, _people = held
     with scene.given.sessions() as frozen, scene.given.sessions() as impatient:
         frozen.execute(select(Slice.id).where(Slice.id == claim.slice_id).with_for_update())
-        impatient.execute(text("SET lock_timeout = '3s'"))
-        impatient.commit()
         assert parting.take_share(impatient, scene.now, LEASE, [], 0, 1) is None
         emailers.pause(impatient, scene.now, scene.emailer_id)
 
