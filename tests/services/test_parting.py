@@ -121,11 +121,13 @@ def test_a_commit_that_waits_for_one_who_takes_starts_nothing_of_it(
     answer: list[set[int]] = []
     waiting = threading.Thread(target=lambda: answer.append(asyncio.run(written(scene, step))))
 
-    def meanwhile(*_rest: object) -> Claim:
+    def meanwhile(
+        session: Session, now: datetime, lease: timedelta, held: Slice, from_id: int
+    ) -> Claim:
         waiting.start()
         waiting.join(0.3)
         assert not answer
-        return parted(*_rest)  # type: ignore[arg-type]
+        return parted(session, now, lease, held, from_id)
 
     parted = parting._parted
     scene.patch.setattr(parting, "_parted", meanwhile)
