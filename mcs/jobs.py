@@ -15,7 +15,6 @@ from mcs.gateways import clock, drain, smtp
 from mcs.gateways.jobqueue import SLICES
 from mcs.runtime import keep_time, runtime
 from mcs.services import (
-    deliveries,
     due,
     email_actions,
     email_starts,
@@ -25,6 +24,7 @@ from mcs.services import (
     lane,
     parents,
     planning,
+    slice_claims,
     turns,
 )
 from mcs.services.runners import Surroundings
@@ -44,7 +44,7 @@ def rehearse() -> None:
         here = runtime()
         with here.sessions() as session:
             due.due_emailers(session, clock.now())
-            deliveries.claim(session, clock.now(), timedelta(), NOBODY)
+            slice_claims.claim(session, clock.now(), timedelta(), NOBODY)
         here.engine.dispose()
     except SQLAlchemyError as error:
         log.info("the database does not answer yet (%s)", type(error).__name__)

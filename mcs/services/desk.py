@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session
 
 from mcs.core.outcomes import Attempt, Scope, Verdict
 from mcs.services import feeds, parents, suppressions
-from mcs.services.deliveries import Parent
 from mcs.services.feeds import Feed, Issue, Letter
 from mcs.services.ledger_thread import LedgerThread
 from mcs.services.pacer import Pacer
 from mcs.services.recorder import Recorder, Told
 from mcs.services.rota import Rota
+from mcs.services.slice_claims import Parent
 from mcs.services.steps import Outcome
 
 

@@ -11,7 +11,6 @@ from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Emailer
 from mcs.services import (
     claims,
-    deliveries,
     email_actions,
     email_starts,
     emailers,
@@ -19,7 +18,9 @@ from mcs.services import (
     imports,
     parents,
     planning,
+    rescues,
     setbacks,
+    slice_claims,
     slices,
 )
 from mcs.services.transactions import PASSING
@@ -46,7 +47,7 @@ def tick(
     """
     if planning.overlooked(session, now):
         planning.plan_day(session, now, queue)
-    for parent in deliveries.rescue(session, now, on_doubt):
+    for parent in rescues.rescue(session, now, on_doubt):
         parents.finish(session, now, parent)
     for emailer_id in emailers.finished(session):
         emailers.finish(session, now, emailer_id)
@@ -56,7 +57,7 @@ def tick(
         queue.enqueue("mcs.jobs.send_emailer", emailer_id, job_id=f"emailer-{emailer_id}")
     if email_starts.due(session, now):
         email_actions.ring_start(queue)
-    for slice_id in deliveries.due_slices(session, now, RINGS):
+    for slice_id in slice_claims.due_slices(session, now, RINGS):
         slices.ring(queue, slice_id)
     for import_id in imports.waiting_imports(session, now):
         imports.ring(queue, import_id)

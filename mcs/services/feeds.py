@@ -14,9 +14,10 @@ from mcs.core import retries
 from mcs.core.breaker import Breaker
 from mcs.core.message import CannotCompose, Composer, Message
 from mcs.models import Campaign, Emailer, Scenario
-from mcs.services import deliveries, email_actions, emailers, letters, pacer
-from mcs.services.deliveries import Claim, Due, Parent
+from mcs.services import email_actions, emailers, letters, pacer, slice_claims
+from mcs.services.deliveries import Standing
 from mcs.services.pacer import Limit
+from mcs.services.slice_claims import Claim, Due, Parent
 from mcs.services.steps import Outcome
 
 log = logging.getLogger(__name__)
@@ -65,11 +66,17 @@ class Feed:
         assert self.issue.ends_at is not None
         return retries.give_up_at(self.claim.begun_at, self.issue.ends_at)
 
-    def end_with(self, high_id: int) -> None:
-        """Leave what comes after this delivery to the worker that has taken it."""
-        self.claim = replace(self.claim, high_id=high_id)
-        while self.waiting and self.waiting[-1].id > high_id:
-            self.waiting.pop()
+    def stand(self, standing: Standing | None, lease_until: datetime) -> None:
+        """How its slice stood at the last commit; None when another worker has taken it over. What
+        it has lost at its end is left to the worker that took it."""
+        self.lease_until = lease_until
+        if standing is None:
+            self.lost = True
+            log.warning("slice %d was taken over: this worker stops it", self.claim.slice_id)
+        elif standing.high_id < self.claim.high_id:
+            self.claim = replace(self.claim, high_id=standing.high_id)
+            while self.waiting and self.waiting[-1].id > standing.high_id:
+                self.waiting.pop()
 
     def go_by(self, prepared: Issue) -> None:
         """Compose those that wait by this issue, prepared later."""
@@ -143,7 +150,7 @@ def _issue(
 
 def feed(session: Session, now: datetime, claim: Claim, prepared: Issue, lease: timedelta) -> Feed:
     """The due letters of a slice claimed at ``now``."""
-    return Feed(claim, prepared, deque(deliveries.load(session, now, claim)), now + lease)
+    return Feed(claim, prepared, deque(slice_claims.load(session, now, claim)), now + lease)
 
 
 def compose_ahead(feed: Feed, number: int, now: datetime) -> None:

@@ -10,7 +10,7 @@ at the end of a turn if other jobs wait. What the connections take and say is th
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -20,14 +20,15 @@ from sqlalchemy.orm import Session, sessionmaker
 from mcs.config import Settings
 from mcs.core.message import BadTemplate
 from mcs.gateways import smtp
-from mcs.services import deliveries, feeds, parents, parting
-from mcs.services.deliveries import Claim, Parent, Step
+from mcs.services import deliveries, feeds, parents, parting, slice_claims
+from mcs.services.deliveries import Standings, Step
 from mcs.services.desk import Desk
 from mcs.services.feeds import Feed, Issue
 from mcs.services.ledger_thread import LedgerThread
 from mcs.services.pacer import Pacer
 from mcs.services.recorder import Recorder
 from mcs.services.rota import Rota
+from mcs.services.slice_claims import Claim, Parent
 from mcs.services.talk import Talk
 
 # Ask for a parent's next slice while this many letters per connection are left of it, and half a
@@ -323,7 +324,7 @@ class Lane:
         self, slice_id: int | None, not_of: Collection[Parent], session: Session
     ) -> Feed | None:
         now = self._given.now()
-        claim = deliveries.claim(session, now, self._lease, slice_id, not_of)
+        claim = slice_claims.claim(session, now, self._lease, slice_id, not_of)
         return None if claim is None else self._feed_now(session, now, claim)
 
     def _feed_now(self, session: Session, now: datetime, claim: Claim) -> Feed | None:
@@ -332,7 +333,7 @@ class Lane:
             issue = issue or self._issue_now(claim.parent, session)
         except BadTemplate as error:
             parents.pause(session, self._given.now(), claim.parent, str(error))
-            deliveries.release(session, now, claim, None)
+            slice_claims.release(session, now, claim, None)
             return None
         self._issues[claim.parent] = issue
         return feeds.feed(session, now, claim, issue, self._lease)
@@ -345,15 +346,13 @@ class Lane:
         now = self._given.now()
         soon = now + self._lease * 0.8
         if any(feed.lease_until < soon for feed in self._rota):
-            held = [feed for feed in self._rota if not feed.lost]
-            await self._thread.do(partial(self._renew_now, now, held))
+            steps = {feed: Step(feed.claim) for feed in self._rota if not feed.lost}
+            standings = await self._thread.do(partial(self._renew_now, now, steps.values()))
+            for feed, step in steps.items():
+                feed.stand(standings.get(step), now + self._lease)
 
-    def _renew_now(self, now: datetime, held: list[Feed], session: Session) -> None:
-        steps = [Step(feed.claim) for feed in held]
-        _, lost = deliveries.advance(session, now, self._lease, steps)
-        for feed in held:
-            feed.lease_until = now + self._lease
-            feed.lost = any(step.claim.token == feed.claim.token for step in lost)
+    def _renew_now(self, now: datetime, steps: Iterable[Step], session: Session) -> Standings:
+        return deliveries.advance(session, now, self._lease, steps)
 
     async def _release(self, over: list[Feed]) -> None:
         not_before = self._given.now() + AWAY if self._trouble and self._rota.waiting() else None
@@ -369,7 +368,7 @@ class Lane:
         # Before the slice is given back: a death in between leaves a lease that is rescued, and the
         # rescue finishes the parent again.
         parents.finish(session, now, parent)
-        deliveries.release(session, now, feed.claim, not_before)
+        slice_claims.release(session, now, feed.claim, not_before)
 
     # The connections: opened, talked on, and left.
 

@@ -4,7 +4,7 @@ from mcs.config import Settings
 from mcs.core.message import MessageTemplate, Person
 from mcs.core.tokens import UNSUBSCRIBE, Recipient, Signer
 from mcs.models import Campaign, Scenario
-from mcs.services.deliveries import Due
+from mcs.services.slice_claims import Due
 
 
 def template(settings: Settings, campaign: Campaign, scenario: Scenario) -> MessageTemplate:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Emailer
 from mcs.services import email_actions, emailers
-from mcs.services.deliveries import Parent
+from mcs.services.slice_claims import Parent
 from mcs.services.transactions import writing
 
 

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from mcs.core.states import DELIVERY_STATES
 from mcs.models import Campaign, Delivery, Emailer, Scenario, Slice
-from mcs.services.deliveries import PARTABLE, Claim, Parent, is_due, new_token
+from mcs.services.slice_claims import PARTABLE, Claim, Parent, is_due, new_token
+from mcs.services.slices import lies_in
 from mcs.services.transactions import writing
 
 # What the fullest has left may be put off until later, as a server that greylists has it.
@@ -105,20 +106,16 @@ def _from(
 ) -> int | None:
     """The delivery from which on to take; None where too few are due, or one that comes after it is
     in flight: who sent it will record its answer with the slice that is parted."""
-    its_own = (
-        Delivery.emailer_id == held.emailer_id,
-        Delivery.id.between(held.low_id, held.high_id),
-    )
     due = session.scalars(
         select(Delivery.id)
-        .where(*its_own, Delivery.state == "pending", is_due(now))
+        .where(lies_in(held), Delivery.state == "pending", is_due(now))
         .order_by(Delivery.id)
     ).all()
     number = (len(due) - have) // 2
     if number < least:
         return None
     in_flight = session.scalar(
-        select(func.max(Delivery.id)).where(*its_own, Delivery.state == "sending")
+        select(func.max(Delivery.id)).where(lies_in(held), Delivery.state == "sending")
     )
     return due[-number] if (in_flight or 0) < due[-number] else None
 
@@ -126,10 +123,7 @@ def _from(
 def _parted(session: Session, now: datetime, lease: timedelta, held: Slice, from_id: int) -> Claim:
     counts = session.execute(
         select(Delivery.state, func.count())
-        .where(
-            Delivery.emailer_id == held.emailer_id,
-            Delivery.id.between(from_id, held.high_id),
-        )
+        .where(lies_in(held), Delivery.id >= from_id)
         .group_by(Delivery.state)
     ).all()
     token = new_token()

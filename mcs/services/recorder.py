@@ -15,8 +15,8 @@ from typing import NamedTuple, TypeVar
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from mcs.services import deliveries
-from mcs.services.deliveries import Step
+from mcs.services import deliveries, rescues
+from mcs.services.deliveries import Standings, Step
 from mcs.services.feeds import Feed, Letter
 from mcs.services.steps import Outcome
 from mcs.services.transactions import PASSING, persistently
@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Told = tuple[Feed, Outcome]
-# What may go, whose lease is lost, and when it was written.
-_Written = tuple[set[int], list[Step], datetime]
+# How the slices stand, and when that was written.
+_Written = tuple[Standings, datetime]
 
 
 class _Wish(NamedTuple):
@@ -184,14 +184,13 @@ class Recorder:
     async def _commit(self, wishes: list[_Wish]) -> set[int]:
         by_feed = _steps(wishes)
         steps = sorted(by_feed.values(), key=lambda step: step.claim.slice_id)
-        started, lost, now = await self._written(steps)
+        standings, now = await self._written(steps)
+        started: set[int] = set()
         for feed, step in by_feed.items():
-            feed.lease_until = now + self._lease
-            if step.high_id < feed.claim.high_id:
-                feed.end_with(step.high_id)
-            if step in lost:
-                feed.lost = True
-                log.warning("slice %d was taken over: this worker stops it", feed.claim.slice_id)
+            standing = standings.get(step)
+            feed.stand(standing, now + self._lease)
+            if standing is not None:
+                started |= standing.started
         return started
 
     async def _written(self, steps: list[Step]) -> _Written:
@@ -213,22 +212,22 @@ class Recorder:
         now = self._now()
         if self._writer.waits:
             self._loop.call_soon(self._meanwhile)
-        started, lost = await self._writer.advance(now, now + self._lease, steps)
-        if lost:
+        standings = await self._writer.advance(now, now + self._lease, steps)
+        if lost := [step for step in steps if step not in standings]:
             await self._on_thread(partial(self._settle_late, now, lost))
-        return started, lost, now
+        return standings, now
 
     def _write_anyhow(self, steps: list[Step], again: bool) -> _Written:
         now = self._now()
         with self._sessions() as session:
-            started, lost = deliveries.advance(session, now, self._lease, steps, again=again)
-        self._settle_late(now, lost)
-        return started, lost, now
+            standings = deliveries.advance(session, now, self._lease, steps, again=again)
+        self._settle_late(now, [step for step in steps if step not in standings])
+        return standings, now
 
     def _settle_late(self, now: datetime, lost: list[Step]) -> None:
         with self._sessions() as session:
             for step in lost:
-                deliveries.settle_late(session, now, step.claim, step.outcomes)
+                rescues.settle_late(session, now, step.claim, step.outcomes)
 
     async def _on_thread(self, verb: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._executor, verb)

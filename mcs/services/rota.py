@@ -3,8 +3,8 @@
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from mcs.services.deliveries import Parent
 from mcs.services.feeds import Feed
+from mcs.services.slice_claims import Parent
 
 
 class Rota:

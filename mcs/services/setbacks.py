@@ -6,6 +6,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from mcs.models import Delivery, Emailer, Slice
+from mcs.services.slices import lies_in
 from mcs.services.transactions import NO_SYNC, writing
 
 
@@ -21,10 +22,7 @@ def make_due(session: Session, now: datetime) -> None:
     if not emailer_ids:
         return
     untried = select(Delivery.id).where(
-        Delivery.emailer_id == Slice.emailer_id,
-        Delivery.id.between(Slice.low_id, Slice.high_id),
-        Delivery.state == "pending",
-        Delivery.attempts == 0,
+        lies_in(Slice), Delivery.state == "pending", Delivery.attempts == 0
     )
     with writing(session):
         session.execute(

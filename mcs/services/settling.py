@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import AuditEntry, Contact, Delivery, Emailer, Scenario, Slice
-from mcs.services import audiences, audit, definitions, deliveries, email_actions, emailers
+from mcs.services import audiences, audit, definitions, email_actions, emailers, unwanted
 from mcs.services.emailers import NotPossible
+from mcs.services.slices import lies_in
 from mcs.services.transactions import NO_SYNC, writing
 
 ANSWERS = ("sent", "failed", "again")
@@ -149,16 +150,15 @@ def _settle(
 ) -> int:
     """Settle what is ``before`` of an emailer's slice; how many of it are not skipped."""
     these = (
-        Delivery.emailer_id == piece.emailer_id,
-        Delivery.id.between(piece.low_id, piece.high_id),
+        lies_in(piece),
         Delivery.exception == before,
         *only,
     )
     if answer == "again":
-        unwanted = audiences.suppressed_addresses(campaign_id)
+        addresses = audiences.suppressed_addresses(campaign_id)
         reason = (
-            select(unwanted.c.reason)
-            .join(Contact, Contact.email_key == unwanted.c.email_key)
+            select(addresses.c.reason)
+            .join(Contact, Contact.email_key == addresses.c.email_key)
             .where(Contact.id == Delivery.contact_id)
             .scalar_subquery()
         )
@@ -204,12 +204,12 @@ def _settle_slice(
     if delivery_id is not None:
         wanted.append(Delivery.id == delivery_id)
     ids = list(session.scalars(select(Delivery.id).where(*wanted)))
-    unwanted = {}
+    reasons = {}
     if answer == "again" and ids:
-        unwanted = deliveries.unwanted_of_sequence(session, now, campaign_id, ids)
+        reasons = unwanted.of_sequence(session, now, campaign_id, ids)
         piece.begun_at = now
-    for why in sorted(set(unwanted.values())):
-        these = Delivery.id.in_([id for id, reason in unwanted.items() if reason == why])
+    for why in sorted(set(reasons.values())):
+        these = Delivery.id.in_([id for id, reason in reasons.items() if reason == why])
         _move(session, piece, "in_doubt", (these,), "skipped", reason=why)
     _move(session, piece, "in_doubt", wanted, _STATES[answer], **_settled(now, answer))
     return ids

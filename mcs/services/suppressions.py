@@ -19,7 +19,6 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
-    and_,
     cast,
     delete,
     null,
@@ -46,6 +45,7 @@ from mcs.models import (
 from mcs.models.sql import insert_into
 from mcs.services import action_deliveries, email_actions
 from mcs.services.definitions import SEND_EMAIL
+from mcs.services.slices import lies_in
 from mcs.services.transactions import NO_SYNC, writing
 
 # What failed or is in doubt may be sent again by a person's wish, which takes the slice's lock too.
@@ -171,19 +171,10 @@ def skip_pending(
         .returning(Delivery.id, Delivery.emailer_id, Delivery.slice_id)
         .execution_options(**NO_SYNC)
     ).all()
-    for delivery_id, emailer_id, slice_id in skipped:
-        in_slice = (
-            Slice.id == slice_id
-            if slice_id is not None
-            else and_(
-                Slice.emailer_id == emailer_id,
-                Slice.low_id <= delivery_id,
-                Slice.high_id >= delivery_id,
-            )
-        )
+    for row in skipped:
         session.execute(
             update(Slice)
-            .where(in_slice)
+            .where(lies_in(Slice, row) if row.slice_id is None else Slice.id == row.slice_id)
             .values(pending=Slice.pending - 1, skipped=Slice.skipped + 1)
             .execution_options(**NO_SYNC)
         )
@@ -282,12 +273,7 @@ def _open_slices(email_key: str, campaign_id: int | None) -> Any:
     named = _open_deliveries(email_key, campaign_id).subquery()
     return union(
         select(Slice.id, cast(null(), Integer).label("campaign_id")).join(
-            ranged,
-            and_(
-                Slice.emailer_id == ranged.c.emailer_id,
-                Slice.low_id <= ranged.c.id,
-                Slice.high_id >= ranged.c.id,
-            ),
+            ranged, lies_in(Slice, ranged.c)
         ),
         select(Slice.id, Scenario.campaign_id)
         .join(named, Slice.id == named.c.slice_id)

@@ -16,8 +16,10 @@ from mcs.services import (
     email_starts,
     emailers,
     planning,
+    rescues,
     schedules,
     sequences,
+    slice_claims,
     users,
 )
 from mcs.services.definitions import SEND_EMAIL, Step
@@ -43,13 +45,13 @@ def doubtful(app: Flask, session: Session) -> int:
     queue = app.extensions["jobqueue"]
     (emailer_id,) = planning.plan_campaign(session, now, queue, campaign.id)
     emailers.send(session, now, queue, emailer_id, timedelta(hours=2))
-    claim = deliveries.claim(session, now, LEASE)
+    claim = slice_claims.claim(session, now, LEASE)
     assert claim is not None
-    ann, bob = (due.id for due in deliveries.load(session, now, claim))
+    ann, bob = (due.id for due in slice_claims.load(session, now, claim))
     failed = deliveries.Outcome(bob, "failed", now, reason="the mailbox does not take mail")
     step = deliveries.Step(claim, starts=[ann], refusals=[failed])
     deliveries.advance(session, now, LEASE, [step])
-    deliveries.rescue(session, now + timedelta(minutes=1), "hold")
+    rescues.rescue(session, now + timedelta(minutes=1), "hold")
     emailers.finish(session, now, emailer_id)
     return emailer_id
 
@@ -69,11 +71,11 @@ def held(session: Session) -> int:
     ann = add_contact(session, campaign, "Ann Adler")
     schedules.enrol(session, now, campaign.id, subject_of(ann.id))
     email_starts.start(session, now)
-    claim = deliveries.claim(session, now, LEASE)
+    claim = slice_claims.claim(session, now, LEASE)
     assert claim is not None
-    (due,) = deliveries.load(session, now, claim)
+    (due,) = slice_claims.load(session, now, claim)
     deliveries.advance(session, now, LEASE, [deliveries.Step(claim, starts=[due.id])])
-    deliveries.rescue(session, now + timedelta(minutes=1), "hold")
+    rescues.rescue(session, now + timedelta(minutes=1), "hold")
     email_actions.hold(session, now, campaign.id, "The mail server refuses this sender: 535 no")
     return campaign.id
 

@@ -14,7 +14,7 @@ from mcs.config import Settings
 from mcs.gateways import smtp
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario, Slice
-from mcs.services import deliveries, emailers, headway, lane, planning, snapshots
+from mcs.services import emailers, headway, lane, planning, slice_claims, snapshots
 from tests.mail import Mailbox, MailServer
 from tests.people import add_campaign, add_contact, add_contacts, add_scenario
 
@@ -102,11 +102,11 @@ class Scene:
 
         lane.deliver(replace(self.given, stopping=stopping), NOBODYS_SLICE)
 
-    def claim(self) -> tuple[deliveries.Claim, list[deliveries.Due]]:
+    def claim(self) -> tuple[slice_claims.Claim, list[slice_claims.Due]]:
         """Claim as another worker does; the slice, and who is due of it."""
-        claim = deliveries.claim(self.session, self.now, LEASE)
+        claim = slice_claims.claim(self.session, self.now, LEASE)
         assert claim is not None
-        return claim, deliveries.load(self.session, self.now, claim)
+        return claim, slice_claims.load(self.session, self.now, claim)
 
     # What the ledger says: each time a new look, not the old snapshot.
 

@@ -34,10 +34,12 @@ from mcs.services import (
     endings,
     failures,
     lane,
+    rescues,
     runners,
     schedules,
     sequences,
     settling,
+    slice_claims,
     suppressions,
 )
 from mcs.services.definitions import SEND_EMAIL, Step
@@ -72,7 +74,7 @@ class Office:
     def send(self) -> None:
         """What the jobs deliver_slice do."""
         with self.sessions() as session:
-            due = deliveries.due_slices(session, self.now, 100)
+            due = slice_claims.due_slices(session, self.now, 100)
         for slice_id in due:
             lane.deliver(self._lane, slice_id)
 
@@ -502,13 +504,13 @@ def doubtful(
     sequences.define(session, now, campaign.id, steps)
     people = {name: enrol(session, now, campaign, name) for name in ("Ann", "Bob", "Cleo")}
     office.start()
-    claim = deliveries.claim(session, now, LEASE)
+    claim = slice_claims.claim(session, now, LEASE)
     assert claim is not None
-    ann, bob, _cleo = (due.id for due in deliveries.load(session, now, claim))
+    ann, bob, _cleo = (due.id for due in slice_claims.load(session, now, claim))
     deliveries.advance(session, now, LEASE, [deliveries.Step(claim, starts=[ann, bob])])
     office.now = now + MINUTE
     with office.sessions() as clock:
-        deliveries.rescue(clock, office.now, "hold")
+        rescues.rescue(clock, office.now, "hold")
     return people
 
 

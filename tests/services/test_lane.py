@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from mcs.core.tokens import Recipient
 from mcs.models import Contact, Delivery, Suppression
-from mcs.services import deliveries, emailers, lane, suppressions
+from mcs.services import deliveries, emailers, lane, rescues, slice_claims, suppressions
 from mcs.services.feeds import Letter
 from mcs.services.pacer import Pacer
 from mcs.services.steps import Outcome
@@ -195,24 +195,25 @@ def test_a_dead_workers_slice_is_rescued_with_its_doubt(scene: Scene) -> None:
     scene.start()
     claim, (ann, _bob, _cleo) = scene.claim()
     step = deliveries.Step(claim, starts=[ann.id])
-    assert deliveries.advance(scene.session, scene.now, LEASE, [step]) == ({ann.id}, [])
+    standings = deliveries.advance(scene.session, scene.now, LEASE, [step])
+    assert standings[step].started == {ann.id}
 
     # Nobody touches it while the lease lasts; then it is rescued, once.
     scene.deliver()
     assert scene.counted() == {"sending": 1, "pending": 2}
     scene.passed = timedelta(seconds=46)
-    rescued = {deliveries.Parent(scene.emailer_id)}
-    assert deliveries.rescue(scene.session, scene.now, "hold") == rescued
-    assert deliveries.rescue(scene.session, scene.now, "hold") == set()
+    rescued = {slice_claims.Parent(scene.emailer_id)}
+    assert rescues.rescue(scene.session, scene.now, "hold") == rescued
+    assert rescues.rescue(scene.session, scene.now, "hold") == set()
     scene.deliver()
     assert scene.counted() == {"sent": 2, "in_doubt": 1}
     assert scene.mailbox.recipients == ["bob@people.example", "cleo@people.example"]
 
     # The frozen worker wakes: it starts nothing, but what it knows to be accepted counts.
     stale = deliveries.Step(claim, starts=[ann.id])
-    assert deliveries.advance(scene.session, scene.now, LEASE, [stale]) == (set(), [stale])
+    assert deliveries.advance(scene.session, scene.now, LEASE, [stale]) == {}
     accepted = Outcome(ann.id, "sent", scene.now, reply_code=250)
-    deliveries.settle_late(scene.session, scene.now, claim, [accepted])
+    rescues.settle_late(scene.session, scene.now, claim, [accepted])
     assert scene.counted() == {"sent": 3}
 
 
@@ -223,7 +224,7 @@ def test_resend_sends_the_doubtful_again_with_its_message_id(scene: Scene) -> No
     step = deliveries.Step(claim, starts=[ann.id])
     deliveries.advance(scene.session, scene.now, LEASE, [step])
     scene.passed = timedelta(seconds=46)
-    deliveries.rescue(scene.session, scene.now, "resend")
+    rescues.rescue(scene.session, scene.now, "resend")
     scene.deliver()
     assert scene.counted() == {"sent": 1}
     (caught,) = scene.mailbox.caught
@@ -255,8 +256,8 @@ def test_who_holds_the_emailer_does_not_hold_up_the_lane(scene: Scene) -> None:
         emailers.locked(canceller, scene.emailer_id)
         lane_session.connection().exec_driver_sql("SET lock_timeout = '3s'")
         lane_session.commit()
-        started, _lost = deliveries.advance(lane_session, scene.now, LEASE, [step])
-    assert started == {bob.id}
+        standings = deliveries.advance(lane_session, scene.now, LEASE, [step])
+    assert standings[step].started == {bob.id}
 
 
 def test_a_talk_with_a_defect_ends_the_lane_and_loses_nobody(

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from mcs.gateways import smtp
 from mcs.gateways.jobqueue import JOBS
 from mcs.models import Campaign, Delivery, Slice
-from mcs.services import deliveries, feeds, lane
+from mcs.services import feeds, lane, slice_claims
 from tests.conftest import wait_until
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.services.conftest import Scene
@@ -104,18 +104,18 @@ def sent_once_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def at_each_claim(
-    monkeypatch: pytest.MonkeyPatch, note: Callable[[deliveries.Claim], None]
+    monkeypatch: pytest.MonkeyPatch, note: Callable[[slice_claims.Claim], None]
 ) -> None:
     """Note each slice that a lane claims, right after it did."""
-    claim = deliveries.claim
+    claim = slice_claims.claim
 
-    def noted(*asked: Any) -> deliveries.Claim | None:
+    def noted(*asked: Any) -> slice_claims.Claim | None:
         found = claim(*asked)
         if found is not None:
             note(found)
         return found
 
-    monkeypatch.setattr(deliveries, "claim", noted)
+    monkeypatch.setattr(slice_claims, "claim", noted)
 
 
 def test_at_the_end_of_its_turn_a_lane_goes_on_if_nobody_else_waits(
@@ -362,7 +362,7 @@ def test_a_lane_that_holds_all_it_may_still_takes_the_first_slice_of_another_ema
     add_scenario(scene.session, other)
     add_contact(scene.session, other, "Cleo")
     (late,) = scene.plan()
-    claimed: list[deliveries.Claim] = []
+    claimed: list[slice_claims.Claim] = []
 
     def start_the_other_once_bob_is_claimed(_session: Session) -> None:
         if len(claimed) == 2:

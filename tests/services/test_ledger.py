@@ -14,8 +14,19 @@ from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Delivery, Scenario, Slice
-from mcs.services import deliveries, due, emailers, headway, planning, suppressions
-from mcs.services.deliveries import Claim, Due, Outcome, Step
+from mcs.services import (
+    deliveries,
+    due,
+    emailers,
+    headway,
+    planning,
+    rescues,
+    slice_claims,
+    suppressions,
+)
+from mcs.services.deliveries import Standing, Standings, Step
+from mcs.services.slice_claims import Claim, Due
+from mcs.services.steps import Outcome
 from mcs.services.transactions import writing
 from mcs.services.writers import is_plain, open_writer
 from mcs.services.writers.postgres import TAKE
@@ -41,9 +52,9 @@ def emailer_id(session: Session, now: datetime, queue: JobQueue) -> int:
 @pytest.fixture
 def held(session: Session, now: datetime, emailer_id: int) -> tuple[Claim, list[Due]]:
     """Their slice, claimed."""
-    claim = deliveries.claim(session, now, LEASE)
+    claim = slice_claims.claim(session, now, LEASE)
     assert claim is not None
-    return claim, deliveries.load(session, now, claim)
+    return claim, slice_claims.load(session, now, claim)
 
 
 def counts(session: Session, emailer_id: int) -> dict[str, int]:
@@ -61,7 +72,8 @@ def test_a_commit_whose_answer_was_cut_off_is_not_done_twice(
     session: Session, now: datetime, emailer_id: int, held: tuple[Claim, list[Due]]
 ) -> None:
     claim, (ann, bob, cleo) = held
-    assert deliveries.advance(session, now, LEASE, [Step(claim, starts=[ann.id])])[0] == {ann.id}
+    first = Step(claim, starts=[ann.id])
+    assert deliveries.advance(session, now, LEASE, [first])[first].started == {ann.id}
     step = Step(
         claim,
         outcomes=[Outcome(ann.id, "sent", now, reply_code=250)],
@@ -69,8 +81,8 @@ def test_a_commit_whose_answer_was_cut_off_is_not_done_twice(
         starts=[bob.id],
     )
     for again in (False, True, True):
-        started, lost = deliveries.advance(session, now, LEASE, [step], again=again)
-        assert (started, lost) == ({bob.id}, [])
+        standings = deliveries.advance(session, now, LEASE, [step], again=again)
+        assert standings[step].started == {bob.id}
         assert counts(session, emailer_id) == {"sent": 1, "sending": 1, "pending": 1}
     attempts = select(Delivery.attempts).where(Delivery.emailer_id == emailer_id)
     assert session.scalars(attempts).all() == [1, 1, 1]
@@ -81,8 +93,8 @@ def test_a_commit_that_did_not_happen_is_done_the_second_time(
 ) -> None:
     claim, (ann, bob, _cleo) = held
     step = Step(claim, starts=[ann.id], refusals=[Outcome(bob.id, "failed", now, reason="no")])
-    started, _lost = deliveries.advance(session, now, LEASE, [step], again=True)
-    assert started == {ann.id}
+    standings = deliveries.advance(session, now, LEASE, [step], again=True)
+    assert standings[step].started == {ann.id}
     assert counts(session, emailer_id) == {"sending": 1, "failed": 1, "pending": 1}
 
 
@@ -92,8 +104,8 @@ def test_a_slice_with_a_message_in_flight_is_not_given_back(
     """Nobody would record its answer any more, and nobody would rescue it."""
     claim, (ann, *_rest) = held
     deliveries.advance(session, now, LEASE, [Step(claim, starts=[ann.id])])
-    deliveries.release(session, now, claim, None)
-    assert deliveries.rescue(session, now + LEASE * 2, "hold") == {deliveries.Parent(emailer_id)}
+    slice_claims.release(session, now, claim, None)
+    assert rescues.rescue(session, now + LEASE * 2, "hold") == {slice_claims.Parent(emailer_id)}
     assert counts(session, emailer_id) == {"in_doubt": 1, "pending": 2}
 
 
@@ -108,7 +120,7 @@ def test_nothing_goes_back_to_pending_in_a_cancelled_emailer(
         later = [Outcome(each.id, "pending", now, due_at=now) for each in dues]
         deliveries.advance(session, now, LEASE, [Step(claim, outcomes=later)])
     else:
-        deliveries.rescue(session, now + LEASE * 2, "resend")
+        rescues.rescue(session, now + LEASE * 2, "resend")
     assert counts(session, emailer_id) == {"skipped": 3}
     assert headway.progress(session, emailer_id).skipped_by_reason == {"cancelled": 3}
 
@@ -136,9 +148,9 @@ def test_a_late_acceptance_spares_the_second_message(
     claim, (ann, *_rest) = held
     deliveries.advance(session, now, LEASE, [Step(claim, starts=[ann.id])])
     later = now + LEASE * 2
-    deliveries.rescue(session, later, "resend")
+    rescues.rescue(session, later, "resend")
     assert counts(session, emailer_id) == {"pending": 3}
-    deliveries.settle_late(session, later, claim, [Outcome(ann.id, "sent", later, reply_code=250)])
+    rescues.settle_late(session, later, claim, [Outcome(ann.id, "sent", later, reply_code=250)])
     assert counts(session, emailer_id) == {"sent": 1, "pending": 2}
 
 
@@ -148,12 +160,12 @@ def test_the_token_proves_the_claim_even_after_its_lease(
     """A database that was away for longer than a lease: if nobody took the slice, it is ours."""
     claim, (ann, *_rest) = held
     later = now + LEASE * 2
-    started, _lost = deliveries.advance(session, later, LEASE, [Step(claim, starts=[ann.id])])
-    assert started == {ann.id}
-    deliveries.rescue(session, later, "hold")
+    step = Step(claim, starts=[ann.id])
+    assert deliveries.advance(session, later, LEASE, [step])[step].started == {ann.id}
+    rescues.rescue(session, later, "hold")
     taken = replace(claim, token="somebody else's")
     step = Step(taken, starts=[ann.id])
-    assert deliveries.advance(session, later, LEASE, [step]) == (set(), [step])
+    assert deliveries.advance(session, later, LEASE, [step]) == {}
 
 
 def test_what_is_too_long_for_its_column_is_cut(
@@ -170,13 +182,10 @@ def test_what_is_too_long_for_its_column_is_cut(
     assert session.scalars(select(Slice.failed)).one() == 1
 
 
-Advanced = tuple[set[int], list[Step]]
-
-
 class Advance(Protocol):
     def __call__(
         self, now: datetime, steps: list[Step], /, lease: timedelta = LEASE
-    ) -> Advanced: ...
+    ) -> Standings: ...
 
 
 @pytest.fixture
@@ -191,7 +200,7 @@ def written(writer: Writer) -> Iterator[Advance]:
     """What the writer does, in one loop as in a lane."""
     loop = asyncio.new_event_loop()
 
-    def advance(now: datetime, steps: list[Step], /, lease: timedelta = LEASE) -> Advanced:
+    def advance(now: datetime, steps: list[Step], /, lease: timedelta = LEASE) -> Standings:
         return loop.run_until_complete(writer.advance(now, now + lease, steps))
 
     yield advance
@@ -215,7 +224,8 @@ def test_a_plain_commit_writes_answers_and_starts_whoever_writes_it(
     advance: Advance,
 ) -> None:
     claim, (ann, bob, cleo) = held
-    assert advance(now, [Step(claim, starts=[ann.id, bob.id])]) == ({ann.id, bob.id}, [])
+    step = Step(claim, starts=[ann.id, bob.id])
+    assert advance(now, [step])[step].started == {ann.id, bob.id}
     assert counts(session, emailer_id) == {"sending": 2, "pending": 1}
     later = now + timedelta(seconds=1)
     said = 'é, "C:\\mail" {NULL}, NULL'
@@ -225,7 +235,7 @@ def test_a_plain_commit_writes_answers_and_starts_whoever_writes_it(
     ]
     step = Step(claim, outcomes=answers, starts=[cleo.id])
     assert is_plain(step)
-    assert advance(later, [step]) == ({cleo.id}, [])
+    assert advance(later, [step])[step].started == {cleo.id}
     assert counts(session, emailer_id) == {"sent": 1, "failed": 1, "sending": 1}
     columns = ("state", "reason", "attempts", "due_at", "started_at", "sent_at", "reply_code",
                "reply_text", "exception")  # fmt: skip
@@ -245,7 +255,8 @@ def test_a_plain_commit_of_nothing_renews_the_lease(
 ) -> None:
     claim, _ = held
     later = now + timedelta(seconds=1)
-    assert advance(later, [Step(claim)]) == (set(), [])
+    empty = Step(claim)
+    assert advance(later, [empty]) == {empty: Standing(set(), claim.high_id)}
     assert session.scalars(select(Slice.lease_until)).one() == later + LEASE
 
 
@@ -258,7 +269,8 @@ def test_who_lost_the_lease_writes_nothing_and_the_other_slice_goes_on(
 ) -> None:
     claim, (ann, bob, _cleo) = held
     lost = Step(replace(claim, token="taken over"), starts=[bob.id])
-    assert advance(now, [Step(claim, starts=[ann.id]), lost]) == ({ann.id}, [lost])
+    held = Step(claim, starts=[ann.id])
+    assert advance(now, [held, lost]) == {held: Standing({ann.id}, claim.high_id)}
     assert counts(session, emailer_id) == {"sending": 1, "pending": 2}
 
 
@@ -278,8 +290,8 @@ def test_a_start_is_refused_after_a_change_of_mind(
         emailers.pause(session, now, emailer_id)
     else:
         emailers.cancel(session, now, emailer_id)
-    started, lost = advance(now, [Step(claim, starts=[ann.id, bob.id])])
-    assert (started, lost) == ({bob.id} if change == "unsubscribed" else set(), [])
+    step = Step(claim, starts=[ann.id, bob.id])
+    assert advance(now, [step])[step].started == ({bob.id} if change == "unsubscribed" else set())
     assert (
         counts(session, emailer_id)
         == {
@@ -299,7 +311,7 @@ def test_a_writer_that_waits_for_a_cancel_sees_what_it_did(
 ) -> None:
     """PostgreSQL takes a statement's snapshot before it waits for a lock."""
     claim, (ann, bob, _cleo) = held
-    answer: list[tuple[set[int], list[Step]]] = []
+    answer: list[Standings] = []
     step = Step(claim, starts=[ann.id, bob.id])
     waiting = threading.Thread(target=lambda: answer.append(written(now, [step])))
     with writing(session):
@@ -313,7 +325,7 @@ def test_a_writer_that_waits_for_a_cancel_sees_what_it_did(
         waiting.join(0.3)
         assert not answer
     waiting.join()
-    assert answer == [({bob.id}, [])]
+    assert answer == [{step: Standing({bob.id}, claim.high_id)}]
     assert counts(session, emailer_id) == {"skipped": 1, "sending": 1, "pending": 1}
 
 
@@ -367,8 +379,8 @@ def test_a_commit_that_is_not_answered_within_a_lease_is_given_up_and_made_once(
             written(now, [bob_after_ann], lease=timedelta(seconds=0.3))
         writer.close()
     # The server goes on with what was given up, before this or after it.
-    (started, lost) = deliveries.advance(session, now, LEASE, [bob_after_ann], again=True)
-    assert (len(started), lost) == (1, [])
+    standings = deliveries.advance(session, now, LEASE, [bob_after_ann], again=True)
+    assert len(standings[bob_after_ann].started) == 1
     wait_until(lambda: not others_at_work(session))
     assert counts(session, emailer_id) == {"sent": 1, "sending": 1, "pending": 1}
 
@@ -379,7 +391,7 @@ def test_a_commit_that_comes_after_the_one_in_its_place_changes_nothing(
     if session.get_bind().dialect.name != "postgresql":
         pytest.skip("none comes late")
     deliveries.advance(session, now, LEASE, [bob_after_ann])
-    assert written(now, [bob_after_ann]) == (set(), [])
+    assert written(now, [bob_after_ann])[bob_after_ann].started == set()
     assert counts(session, emailer_id) == {"sent": 1, "sending": 1, "pending": 1}
 
 

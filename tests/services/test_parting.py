@@ -12,8 +12,18 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from mcs.models import Delivery, Slice
-from mcs.services import deliveries, emailers, lane, parting, snapshots, suppressions
-from mcs.services.deliveries import Claim, Due, Step
+from mcs.services import (
+    deliveries,
+    emailers,
+    lane,
+    parting,
+    rescues,
+    slice_claims,
+    snapshots,
+    suppressions,
+)
+from mcs.services.deliveries import Standing, Step
+from mcs.services.slice_claims import Claim, Due
 from mcs.services.steps import Outcome
 from mcs.services.writers import is_plain, open_writer
 from tests.mail import free_port
@@ -27,10 +37,8 @@ def take(scene: Scene, *mine: int, have: int = 0, least: int = 1) -> Claim | Non
         return parting.take_share(other, scene.now, LEASE, mine, have, least)
 
 
-def advance(scene: Scene, step: Step) -> set[int]:
-    started, lost = deliveries.advance(scene.session, scene.now, LEASE, [step])
-    assert lost == []
-    return started
+def advance(scene: Scene, step: Step) -> Standing:
+    return deliveries.advance(scene.session, scene.now, LEASE, [step])[step]
 
 
 def slices(scene: Scene) -> list[dict[str, int]]:
@@ -74,14 +82,14 @@ def test_both_go_on_with_their_own(scene: Scene, held: tuple[Claim, list[Due]]) 
     assert taken is not None
     assert (taken.low_id, taken.high_id) == (people[6].id, people[9].id)
     assert slices(scene) == [{"sending": 1, "pending": 5}, {"pending": 4}]
-    assert deliveries.load(scene.session, scene.now, taken) == people[6:]
+    assert slice_claims.load(scene.session, scene.now, taken) == people[6:]
 
     # Each goes on with its own, and gives it back when it is done.
     advance(scene, Step(taken, starts=[people[6].id]))
     advance(scene, Step(claim, outcomes=[accepted(people[0], scene)], starts=[people[5].id]))
     advance(scene, Step(taken, outcomes=[accepted(people[6], scene)]))
     assert slices(scene) == [{"sent": 1, "sending": 1, "pending": 4}, {"sent": 1, "pending": 3}]
-    deliveries.release(scene.session, scene.now, taken, None)
+    slice_claims.release(scene.session, scene.now, taken, None)
     assert scene.claim()[0].slice_id == taken.slice_id
 
 
@@ -94,22 +102,20 @@ def test_what_was_taken_does_not_start_and_its_holder_hears_of_it(
     step = Step(claim, starts=[one.id for one in people])
     assert is_plain(step)
     if writer == "session":
-        started = advance(scene, step)
+        standing = advance(scene, step)
     else:
-        started = asyncio.run(written(scene, step))
-    assert started == {one.id for one in people[:5]}
-    assert step.high_id == people[4].id
+        standing = asyncio.run(written(scene, step))
+    assert standing == Standing({one.id for one in people[:5]}, people[4].id)
     assert slices(scene) == [{"sending": 5}, {"pending": 5}]
 
 
-async def written(scene: Scene, step: Step) -> set[int]:
+async def written(scene: Scene, step: Step) -> Standing:
     writer = open_writer(scene.session.get_bind().engine)
     try:
-        started, lost = await writer.advance(scene.now, scene.now + LEASE, [step])
+        standings = await writer.advance(scene.now, scene.now + LEASE, [step])
     finally:
         writer.close()
-    assert lost == []
-    return started
+    return standings[step]
 
 
 def test_a_commit_that_waits_for_one_who_takes_starts_nothing_of_it(
@@ -118,7 +124,7 @@ def test_a_commit_that_waits_for_one_who_takes_starts_nothing_of_it(
     """PostgreSQL takes a statement's snapshot before it waits for a lock."""
     claim, people = held
     step = Step(claim, starts=[people[0].id, people[9].id])
-    answer: list[set[int]] = []
+    answer: list[Standing] = []
     waiting = threading.Thread(target=lambda: answer.append(asyncio.run(written(scene, step))))
 
     def meanwhile(
@@ -133,7 +139,7 @@ def test_a_commit_that_waits_for_one_who_takes_starts_nothing_of_it(
     scene.patch.setattr(parting, "_parted", meanwhile)
     assert take(scene) is not None
     waiting.join()
-    assert answer == [{people[0].id}]
+    assert answer == [Standing({people[0].id}, people[4].id)]
     assert slices(scene) == [{"sending": 1, "pending": 4}, {"pending": 5}]
 
 
@@ -184,8 +190,8 @@ def test_a_commit_that_was_cut_off_does_not_claim_what_another_has(
         advance(scene, Step(taken, starts=[people[9].id]))
     again = Step(claim, starts=[people[0].id, people[9].id])
     for _ in range(2):
-        answer = deliveries.advance(scene.session, scene.now, LEASE, [again], again=True)
-        assert answer == ({people[0].id}, [])
+        standings = deliveries.advance(scene.session, scene.now, LEASE, [again], again=True)
+        assert standings[again].started == {people[0].id}
     theirs = {"sending": 1, "pending": 4} if started else {"pending": 5}
     assert slices(scene) == [{"sending": 1, "pending": 4}, theirs]
 
@@ -204,7 +210,7 @@ def test_who_gives_back_before_it_heard_gives_back_its_own(
     assert taken is not None
     advance(scene, Step(claim, starts=[one.id for one in people[5:8]]))
     advance(scene, Step(claim, outcomes=[accepted(one, scene) for one in people[5:8]]))
-    deliveries.release(scene.session, scene.now, claim, None)
+    slice_claims.release(scene.session, scene.now, claim, None)
     assert slices(scene) == [{"pending": 3, "sent": 5}, {"pending": 2}]
     due_at = select(Slice.due_at).where(Slice.id == claim.slice_id)
     assert scene.session.scalars(due_at).one() == later
@@ -220,7 +226,7 @@ def test_the_dead_and_the_living_keep_their_own(
     scene.passed = timedelta(seconds=30)
     advance(scene, Step(taken, starts=[people[5].id]))
     scene.passed = LEASE + timedelta(seconds=1)
-    assert deliveries.rescue(scene.session, scene.now, "hold") == {claim.parent}
+    assert rescues.rescue(scene.session, scene.now, "hold") == {claim.parent}
     assert slices(scene) == [{"pending": 5}, {"sending": 1, "pending": 4}]
     assert scene.claim()[1] == people[:5]
 
@@ -230,7 +236,7 @@ def test_a_rescue_that_looked_before_leaves_what_was_taken_meanwhile(
 ) -> None:
     """At the very end of a lease, by two clocks."""
     claim, people = held
-    looked = deliveries._expired
+    looked = rescues._expired
 
     def look_and_wait(session: Session, now: datetime) -> Sequence[Any]:
         found = looked(session, now)
@@ -240,10 +246,10 @@ def test_a_rescue_that_looked_before_leaves_what_was_taken_meanwhile(
         advance(scene, Step(taken, starts=[people[9].id]))
         return found
 
-    scene.patch.setattr(deliveries, "_expired", look_and_wait)
+    scene.patch.setattr(rescues, "_expired", look_and_wait)
     advance(scene, Step(claim, starts=[people[0].id]))
     a_moment_later = scene.begins + LEASE + timedelta(milliseconds=1)
-    assert deliveries.rescue(scene.session, a_moment_later, "hold") == {claim.parent}
+    assert rescues.rescue(scene.session, a_moment_later, "hold") == {claim.parent}
     assert slices(scene) == [{"in_doubt": 1, "pending": 5}, {"sending": 1, "pending": 3}]
 
 
@@ -253,11 +259,11 @@ def test_a_late_acceptance_counts_where_the_delivery_is_now(
     frozen, people = held
     advance(scene, Step(frozen, starts=[people[9].id]))
     scene.passed = LEASE + timedelta(seconds=1)
-    deliveries.rescue(scene.session, scene.now, "hold")
+    rescues.rescue(scene.session, scene.now, "hold")
     scene.claim()
     assert take(scene) is not None
     assert slices(scene) == [{"pending": 5}, {"pending": 4, "in_doubt": 1}]
-    deliveries.settle_late(scene.session, scene.now, frozen, [accepted(people[9], scene)])
+    rescues.settle_late(scene.session, scene.now, frozen, [accepted(people[9], scene)])
     assert slices(scene) == [{"pending": 5}, {"pending": 4, "sent": 1}]
 
 

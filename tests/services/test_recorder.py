@@ -12,9 +12,9 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.models import configure_engine
-from mcs.services.deliveries import Claim, Parent
 from mcs.services.feeds import Feed, Issue
 from mcs.services.recorder import Recorder
+from mcs.services.slice_claims import Claim, Parent
 from mcs.services.steps import Outcome
 
 LEASE = timedelta(seconds=45)

@@ -3,7 +3,8 @@
 from datetime import timedelta
 
 from mcs.services import due
-from mcs.services.deliveries import Step, advance, release
+from mcs.services.deliveries import Step, advance
+from mcs.services.slice_claims import release
 from mcs.services.steps import Outcome
 from tests.services.conftest import LEASE, Scene
 

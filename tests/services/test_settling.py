@@ -8,7 +8,16 @@ from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario
-from mcs.services import deliveries, emailers, headway, planning, settling, suppressions
+from mcs.services import (
+    deliveries,
+    emailers,
+    headway,
+    planning,
+    rescues,
+    settling,
+    slice_claims,
+    suppressions,
+)
 from tests.people import add_campaign, add_contact, add_scenario
 
 LEASE = timedelta(seconds=45)
@@ -27,13 +36,13 @@ def doubtful(session: Session, now: datetime, queue: JobQueue, campaign: Campaig
     add_scenario(session, campaign)
     (emailer_id,) = planning.plan_day(session, now, queue)
     emailers.send(session, now, queue, emailer_id, timedelta(hours=2))
-    claim = deliveries.claim(session, now, LEASE)
+    claim = slice_claims.claim(session, now, LEASE)
     assert claim is not None
-    ann, bob, cleo = (due.id for due in deliveries.load(session, now, claim))
+    ann, bob, cleo = (due.id for due in slice_claims.load(session, now, claim))
     failed = deliveries.Outcome(cleo, "failed", now, reason="the mailbox does not take mail")
     step = deliveries.Step(claim, starts=[ann, bob], refusals=[failed])
     deliveries.advance(session, now, LEASE, [step])
-    deliveries.rescue(session, now + timedelta(minutes=1), "hold")
+    rescues.rescue(session, now + timedelta(minutes=1), "hold")
     emailers.finish(session, now, emailer_id)
     return emailer_id
 
@@ -77,9 +86,9 @@ def test_again_reopens_the_emailer_and_keeps_the_message_id(
     assert settling.settle(session, now, queue, doubtful, "again") == 2
     assert states(session, doubtful) == {"Ann": "pending", "Bob": "pending", "Cleo": "failed"}
     assert session.get_one(Emailer, doubtful).state == "sending"
-    claim = deliveries.claim(session, now, LEASE)
+    claim = slice_claims.claim(session, now, LEASE)
     assert claim is not None
-    assert {due.opaque for due in deliveries.load(session, now, claim)} <= set(before.values())
+    assert {due.opaque for due in slice_claims.load(session, now, claim)} <= set(before.values())
 
 
 def test_the_failed_are_tried_again_but_for_the_suppressed(

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from mcs.gateways import clock
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Delivery, Emailer
-from mcs.services import deliveries, emailers, planning
+from mcs.services import deliveries, emailers, planning, rescues, slice_claims
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.web.visitor import Visitor, words
 
@@ -32,13 +32,13 @@ def doubtful(app: Flask, session: Session, now: datetime) -> int:
     add_scenario(session, campaign, name="Opening")
     (emailer_id,) = planning.plan_campaign(session, now, queue, campaign.id)
     emailers.send(session, now, queue, emailer_id, timedelta(hours=2))
-    claim = deliveries.claim(session, now, LEASE)
+    claim = slice_claims.claim(session, now, LEASE)
     assert claim is not None
-    ann, bob, cleo = (due.id for due in deliveries.load(session, now, claim))
+    ann, bob, cleo = (due.id for due in slice_claims.load(session, now, claim))
     failed = deliveries.Outcome(cleo, "failed", now, reason="the mailbox does not take mail")
     step = deliveries.Step(claim, starts=[ann, bob], refusals=[failed])
     deliveries.advance(session, now, LEASE, [step])
-    deliveries.rescue(session, now + timedelta(minutes=1), "hold")
+    rescues.rescue(session, now + timedelta(minutes=1), "hold")
     emailers.finish(session, now, emailer_id)
     return emailer_id
 

@@ -10,7 +10,16 @@ from sqlalchemy.orm import Session
 from mcs.gateways import clock
 from mcs.gateways.catcher import Box
 from mcs.models import Action, Campaign, Delivery
-from mcs.services import deliveries, email_actions, email_starts, schedules, sequences, suppressions
+from mcs.services import (
+    deliveries,
+    email_actions,
+    email_starts,
+    rescues,
+    schedules,
+    sequences,
+    slice_claims,
+    suppressions,
+)
 from mcs.services.definitions import SEND_EMAIL, Step
 from mcs.services.schedules import Subject, subject_of
 from tests.people import add_campaign, add_contact, add_scenario
@@ -36,11 +45,11 @@ def campaign(app: Flask, session: Session, now: datetime) -> Campaign:
             session, now, campaign.id, subject_of(add_contact(session, campaign, name).id)
         )
     email_starts.start(session, now)
-    claim = deliveries.claim(session, now, LEASE)
+    claim = slice_claims.claim(session, now, LEASE)
     assert claim is not None
-    starts = [due.id for due in deliveries.load(session, now, claim)]
+    starts = [due.id for due in slice_claims.load(session, now, claim)]
     deliveries.advance(session, now, LEASE, [deliveries.Step(claim, starts=starts)])
-    deliveries.rescue(session, now + timedelta(minutes=1), "hold")
+    rescues.rescue(session, now + timedelta(minutes=1), "hold")
     return campaign
 
 

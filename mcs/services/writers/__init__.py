@@ -26,6 +26,6 @@ def open_writer(engine: Engine) -> Writer:
 def is_plain(step: Step) -> bool:
     """Whether a writer can write it: nothing in it has to be looked up, moves an action, or is to
     go again."""
-    if step.claim.parent.emailer_id is None or step.refusals:
+    if step.claim.emailer_id is None or step.refusals:
         return False
     return all(outcome.state != "pending" for outcome in step.outcomes)

@@ -11,8 +11,8 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 from sqlalchemy import Engine
 
-from mcs.services.deliveries import Step
-from mcs.services.writers.writer import Row, Written, passing, stored, told
+from mcs.services.deliveries import Standing, Standings, Step
+from mcs.services.writers.writer import Row, passing, stored, told
 
 _TAKE = b"mcs_take"
 
@@ -47,21 +47,15 @@ class PostgresWriter:
             self._libpq.nonblocking = 1
             self._libpq.enter_pipeline_mode()
 
-    async def advance(self, now: datetime, until: datetime, steps: Sequence[Step]) -> Written:
+    async def advance(self, now: datetime, until: datetime, steps: Sequence[Step]) -> Standings:
         # No longer than the leases: others renew them, so a connection that has fallen silent would
         # hold the slices for as long as TCP takes to give it up.
         seconds = (until - now).total_seconds()
         with passing(psycopg.Error, TimeoutError):
             async with asyncio.timeout(seconds):
                 answers = await self._written(now, until, steps)
-        started: set[int] = set()
-        lost = []
-        for step, answer in zip(steps, answers, strict=True):
-            if answer is None:
-                lost.append(step)
-            else:
-                started.update(answer)
-        return started, lost
+        standings = zip(steps, answers, strict=True)
+        return {step: standing for step, standing in standings if standing is not None}
 
     def close(self) -> None:
         self._listen_no_more()
@@ -69,13 +63,13 @@ class PostgresWriter:
 
     async def _written(
         self, now: datetime, until: datetime, steps: Sequence[Step]
-    ) -> list[list[int] | None]:
+    ) -> list[Standing | None]:
         self._listen()
         for step in steps:
             self._send(now, until, step)
         self._libpq.pipeline_sync()
         await self._flush()
-        answers = [await self._answer(step) for step in steps]
+        answers = [await self._answer() for _ in steps]
         _sound(await self._result())
         return answers
 
@@ -89,7 +83,7 @@ class PostgresWriter:
                 step.claim.slice_id,
                 step.claim.token,
                 until.isoformat(),
-                step.claim.parent.emailer_id,
+                step.claim.emailer_id,
                 _array([row.delivery_id for row in rows]),
                 _array([row.state for row in rows]),
                 _array([_quoted(row.reason) for row in rows]),
@@ -102,15 +96,14 @@ class PostgresWriter:
     def _execute(self, name: bytes, values: Iterable[object]) -> None:
         self._libpq.send_query_prepared(name, [str(value).encode() for value in values])
 
-    async def _answer(self, step: Step) -> list[int] | None:
-        """The deliveries of a step that may go; None when its lease is lost."""
+    async def _answer(self) -> Standing | None:
+        """The next step's; None when its lease is lost."""
         rows = _sound(await self._result())
         await self._result()  # Behind each statement's result comes a None.
         if not rows.ntuples:
             return None
-        started: list[int] = json.loads(rows.get_value(0, 0) or b"[]")
-        step.high_id = int(rows.get_value(0, 1) or 0)
-        return started
+        started, high_id = json.loads(rows.get_value(0, 0) or b"[]"), rows.get_value(0, 1)
+        return Standing(set(started), int(high_id or 0))
 
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()

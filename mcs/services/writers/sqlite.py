@@ -9,9 +9,9 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from mcs.core.states import DELIVERY_STATES
-from mcs.services.deliveries import Step
+from mcs.services.deliveries import Standing, Standings, Step
 from mcs.services.steps import Outcome
-from mcs.services.writers.writer import Written, counts, passing, stored, told
+from mcs.services.writers.writer import counts, passing, stored, told
 
 PATIENCE_MS = 1_000
 
@@ -34,17 +34,15 @@ class SqliteWriter:
         connection.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
         self._connection = connection
 
-    async def advance(self, now: datetime, until: datetime, steps: Sequence[Step]) -> Written:
-        started: set[int] = set()
-        lost = []
+    async def advance(self, now: datetime, until: datetime, steps: Sequence[Step]) -> Standings:
+        standings: Standings = {}
         with self._writing():
             for step in steps:
-                if self._holds(until, step):
+                high_id = self._hold(until, step)
+                if high_id is not None:
                     self._record(step.outcomes)
-                    started |= self._start(now, step)
-                else:
-                    lost.append(step)
-        return started, lost
+                    standings[step] = Standing(self._start(now, step, high_id), high_id)
+        return standings
 
     def close(self) -> None:
         self._connection.close()
@@ -60,21 +58,21 @@ class SqliteWriter:
             if self._connection.in_transaction:
                 self._connection.rollback()
 
-    def _holds(self, until: datetime, step: Step) -> bool:
+    def _hold(self, until: datetime, step: Step) -> int | None:
+        """Which delivery is the slice's last; None when the lease is lost."""
         cursor = self._connection.execute(_HOLD, _holding(step) | {"until": stored(until)})
         held = cursor.fetchall()
-        if held:
-            step.high_id = held[0][0]
-        return bool(held)
+        return held[0][0] if held else None
 
     def _record(self, outcomes: Sequence[Outcome]) -> None:
         if outcomes:
             self._connection.executemany(_RECORD, [told(outcome) for outcome in outcomes])
 
-    def _start(self, now: datetime, step: Step) -> set[int]:
+    def _start(self, now: datetime, step: Step, high_id: int) -> set[int]:
         if not step.starts:
             return set()
-        wish = (stored(now), json.dumps(step.owned(step.starts)), step.claim.parent.emailer_id)
+        owned = [id for id in step.starts if id <= high_id]
+        wish = (stored(now), json.dumps(owned), step.claim.emailer_id)
         started = {row[0] for row in self._connection.execute(_START, wish)}
         refused = len(step.starts) - len(started)
         if refused:

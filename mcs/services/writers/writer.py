@@ -9,10 +9,8 @@ from typing import NamedTuple, Protocol
 from sqlalchemy.exc import OperationalError
 
 from mcs.core.states import DELIVERY_STATES
-from mcs.services.deliveries import Step
+from mcs.services.deliveries import Standings, Step
 from mcs.services.steps import Outcome
-
-Written = tuple[set[int], list[Step]]
 
 
 class Writer(Protocol):
@@ -24,10 +22,10 @@ class Writer(Protocol):
 
     waits: bool
 
-    async def advance(self, now: datetime, until: datetime, steps: Sequence[Step]) -> Written:
+    async def advance(self, now: datetime, until: datetime, steps: Sequence[Step]) -> Standings:
         """Write plain steps in one commit, and renew their leases ``until`` then.
 
-        Returns the deliveries that may go, and the steps whose lease is lost.
+        A step whose lease is lost has no standing.
         """
 
     def close(self) -> None:
