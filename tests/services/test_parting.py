@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from mcs.models import Delivery, Slice
+from mcs.models import Delivery, Emailer, Slice
 from mcs.services import (
     deliveries,
     emailers,
@@ -311,6 +311,36 @@ def test_who_pauses_does_not_wait_for_one_who_would_take_from_the_frozen(
         frozen.execute(select(Slice.id).where(Slice.id == claim.slice_id).with_for_update())
         assert parting.take_share(impatient, scene.now, LEASE, [], 0, 1) is None
         emailers.pause(impatient, scene.now, scene.emailer_id)
+
+
+def test_who_parts_waits_for_who_counts_in_the_slices_and_they_for_him(
+    scene: Scene, held: tuple[Claim, list[Due]]
+) -> None:
+    """PostgreSQL only. The lock that they share is the emailer's: who looked for the slice of a
+    delivery must not count in it when that delivery is another slice's by then."""
+    if scene.session.get_bind().dialect.name != "postgresql":
+        pytest.skip("elsewhere one at a time writes")
+    frozen, people = held
+    advance(scene, Step(frozen, starts=[people[0].id]))
+    scene.passed = LEASE + timedelta(seconds=1)
+    rescues.rescue(scene.session, scene.now, "hold")
+    scene.claim()
+    its_emailer = select(Emailer.id).where(Emailer.id == scene.emailer_id)
+    with scene.given.sessions() as counting:
+        counting.execute(its_emailer.with_for_update(read=True))
+        assert take(scene) is None
+    late = [accepted(people[0], scene)]
+    with scene.given.sessions() as parts, scene.given.sessions() as hears:
+        parts.execute(its_emailer.with_for_update(key_share=True))
+        settling = threading.Thread(
+            target=rescues.settle_late, args=(hears, scene.now, frozen, late)
+        )
+        settling.start()
+        settling.join(0.3)
+        assert settling.is_alive()
+        parts.rollback()
+        settling.join()
+    assert slices(scene) == [{"sent": 1, "pending": 9}]
 
 
 @pytest.mark.parametrize("connections", [1, 3])
