@@ -3,7 +3,7 @@
 from mcs.models.actions import Action
 from mcs.models.api_tokens import ApiToken, KeptAnswer
 from mcs.models.audit import AuditEntry
-from mcs.models.base import Base, UtcDateTime, configure_engine, ping_when_rested
+from mcs.models.base import Base, UtcDateTime, configure_engine, ping_when_rested, stored
 from mcs.models.campaigns import Batch, BatchContact, Campaign
 from mcs.models.contacts import Contact
 from mcs.models.deliveries import Delivery
@@ -43,4 +43,5 @@ __all__ = [
     "UtcDateTime",
     "configure_engine",
     "ping_when_rested",
+    "stored",
 ]

@@ -67,6 +67,12 @@ class UtcDateTime(types.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def stored(instant: datetime) -> str:
+    """An instant as SQLite and MySQL store it, and as PostgreSQL reads it in UTC."""
+    # Without the zone that stands behind these 26 characters.
+    return instant.astimezone(UTC).isoformat(" ", "microseconds")[:26]
+
+
 def configure_engine(engine: Engine) -> Engine:
     """Give an engine the settings every MCS process relies on.
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -25,7 +24,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.functions import FunctionElement, GenericFunction
 
-from mcs.models.base import MYSQL, UtcDateTime
+from mcs.models.base import MYSQL, UtcDateTime, stored
 
 
 class random_hex(GenericFunction[str]):
@@ -151,12 +150,7 @@ def records(rows: Sequence[Sequence[Any]] | str) -> TableValuedAlias:
 
 def packed(rows: Sequence[Sequence[Any]]) -> str:
     """Rows of texts, numbers and instants as one text."""
-    return json.dumps(rows, default=_stored)
-
-
-def _stored(instant: datetime) -> str:
-    """As SQLite and MySQL store it, and as PostgreSQL reads it in UTC."""
-    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    return json.dumps(rows, default=stored)
 
 
 def cell(rows: TableValuedAlias, place: int, of: types.TypeEngine[Any]) -> ColumnElement[Any]:

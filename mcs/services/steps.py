@@ -7,13 +7,13 @@ commit, a commit took four times as much processor time (docs/adr/0010-lane-spee
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection, TextClause, bindparam, text
 
 from mcs.core.states import DELIVERY_STATES
-from mcs.models import UtcDateTime
+from mcs.models import UtcDateTime, stored
 
 
 class Outcome(NamedTuple):
@@ -26,6 +26,32 @@ class Outcome(NamedTuple):
     reply_code: int | None = None
     reply_text: str = ""
     due_at: datetime | None = None
+
+
+class Row(NamedTuple):
+    """What is written of a delivery; ``at`` is its due_at, or when it starts."""
+
+    state: str
+    reason: str
+    at: str
+    sent_at: str | None
+    code: int | None
+    text: str
+    delivery_id: int
+
+
+def told(outcome: Outcome) -> Row:
+    """An answer as it is written."""
+    at = stored(outcome.at)
+    return Row(
+        outcome.state,
+        outcome.reason[:200],
+        at if outcome.due_at is None else stored(outcome.due_at),
+        at if outcome.state == "sent" else None,
+        outcome.reply_code,
+        outcome.reply_text[:1000],
+        outcome.delivery_id,
+    )
 
 
 # The token proves that the slice is ours, even when the lease is over: who takes a slice over takes
@@ -64,23 +90,23 @@ _START_OF_SEQUENCE = _start(
 
 _RECORD = {
     "sqlite": text(
-        "UPDATE deliveries SET state = json_extract(told.value, '$[1]'),"
-        " reason = json_extract(told.value, '$[2]'),"
-        " due_at = json_extract(told.value, '$[3]'),"
-        " sent_at = json_extract(told.value, '$[4]'),"
-        " reply_code = json_extract(told.value, '$[5]'),"
-        " reply_text = json_extract(told.value, '$[6]')"
-        " FROM json_each(:told) AS told WHERE deliveries.id = json_extract(told.value, '$[0]')"
+        "UPDATE deliveries SET state = json_extract(told.value, '$[0]'),"
+        " reason = json_extract(told.value, '$[1]'),"
+        " due_at = json_extract(told.value, '$[2]'),"
+        " sent_at = json_extract(told.value, '$[3]'),"
+        " reply_code = json_extract(told.value, '$[4]'),"
+        " reply_text = json_extract(told.value, '$[5]')"
+        " FROM json_each(:told) AS told WHERE deliveries.id = json_extract(told.value, '$[6]')"
     ),
     # The array too: for a join with what a function returns alone, PostgreSQL reads all deliveries.
     "postgresql": text(
-        "UPDATE deliveries SET state = told.value->>1, reason = told.value->>2,"
-        " due_at = CAST(told.value->>3 AS timestamp) AT TIME ZONE 'UTC',"
-        " sent_at = CAST(told.value->>4 AS timestamp) AT TIME ZONE 'UTC',"
-        " reply_code = CAST(told.value->>5 AS integer), reply_text = told.value->>6"
+        "UPDATE deliveries SET state = told.value->>0, reason = told.value->>1,"
+        " due_at = CAST(told.value->>2 AS timestamp) AT TIME ZONE 'UTC',"
+        " sent_at = CAST(told.value->>3 AS timestamp) AT TIME ZONE 'UTC',"
+        " reply_code = CAST(told.value->>4 AS integer), reply_text = told.value->>5"
         " FROM json_array_elements(CAST(:told AS json)) AS told"
         " WHERE deliveries.id = ANY(CAST(:ended AS bigint[]))"
-        " AND deliveries.id = CAST(told.value->>0 AS bigint)"
+        " AND deliveries.id = CAST(told.value->>6 AS bigint)"
     ),
 }
 
@@ -130,25 +156,12 @@ def record(
     connection: Connection, outcomes: Sequence[Outcome], unwanted: Mapping[int, str]
 ) -> None:
     """Write answers; those in ``unwanted`` must not go again, and are skipped with its reason."""
-    told = [
-        (
-            outcome.delivery_id,
-            "skipped" if outcome.delivery_id in unwanted else outcome.state,
-            unwanted.get(outcome.delivery_id, outcome.reason[:200]),
-            _stored(outcome.due_at or outcome.at),
-            _stored(outcome.at) if outcome.state == "sent" else None,
-            outcome.reply_code,
-            outcome.reply_text[:1000],
-        )
-        for outcome in outcomes
-    ]
-    if told:
-        ended = [outcome.delivery_id for outcome in outcomes]
+    rows = [told(outcome) for outcome in outcomes]
+    for place, row in enumerate(rows):
+        if reason := unwanted.get(row.delivery_id):
+            rows[place] = row._replace(state="skipped", reason=reason)
+    if rows:
+        ended = [row.delivery_id for row in rows]
         connection.execute(
-            _RECORD[connection.dialect.name], {"told": json.dumps(told), "ended": ended}
+            _RECORD[connection.dialect.name], {"told": json.dumps(rows), "ended": ended}
         )
-
-
-def _stored(instant: datetime) -> str:
-    """As SQLite stores it (UtcDateTime), which PostgreSQL reads too."""
-    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")

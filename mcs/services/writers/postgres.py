@@ -11,8 +11,10 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 from sqlalchemy import Engine
 
+from mcs.models import stored
 from mcs.services.deliveries import Standing, Standings, Step
-from mcs.services.writers.writer import Row, passing, stored, told
+from mcs.services.steps import Row, told
+from mcs.services.writers.writer import passing
 
 _TAKE = b"mcs_take"
 

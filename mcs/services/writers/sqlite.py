@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -9,9 +10,10 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from mcs.core.states import DELIVERY_STATES
+from mcs.models import stored
 from mcs.services.deliveries import Standing, Standings, Step
-from mcs.services.steps import Outcome
-from mcs.services.writers.writer import counts, passing, stored, told
+from mcs.services.steps import Outcome, told
+from mcs.services.writers.writer import passing
 
 PATIENCE_MS = 1_000
 
@@ -82,10 +84,11 @@ class SqliteWriter:
 
 def _holding(step: Step) -> dict[str, object]:
     """The counts too as if all starts could be: those that cannot are counted back."""
-    moved = counts(step)
+    moved = Counter(outcome.state for outcome in step.outcomes)
     moved["pending"] -= len(step.starts)
-    moved["sending"] += len(step.starts)
-    return {"slice_id": step.claim.slice_id, "token": step.claim.token, **moved}
+    moved["sending"] += len(step.starts) - len(step.outcomes)
+    counts = {state: moved[state] for state in DELIVERY_STATES}
+    return {"slice_id": step.claim.slice_id, "token": step.claim.token, **counts}
 
 
 _HOLD = (
