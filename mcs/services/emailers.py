@@ -78,13 +78,16 @@ def resume(
     *,
     user_id: int | None = None,
 ) -> None:
-    """Go on with a paused emailer.
+    """Go on with a paused emailer. Raises NotPossible when it is not: a missed one has to be begun
+    (``send_now``).
 
     One that would go on later than ``late_limit`` after its instant, with nobody served yet,
     becomes missed instead and waits for a person who says "send now".
     """
     with writing(session):
         emailer = locked(session, emailer_id)
+        if emailer.state != "paused":
+            raise NotPossible(_refusal(emailer.state, "sending"))
         if now - emailer.scheduled_at > late_limit and not _served(session, emailer_id):
             _move(session, now, emailer_id, "missed", user_id, notice=_too_late(emailer, now))
             return

@@ -1,10 +1,11 @@
 """Settling: what a person decides about deliveries that MCS cannot, or will not, decide itself."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, ScalarSelect, func, select, update
 from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue
@@ -31,7 +32,8 @@ def settle(
     """Settle one delivery in doubt, or all of an emailer; how many.
 
     ``answer``: it was ``sent``, it ``failed``, or send it ``again`` with the same Message-ID, so
-    that a server or a person can see that the two are one. Settled ones are left alone.
+    that a server or a person can see that the two are one. Who is suppressed meanwhile is skipped
+    instead, and not counted. Raises NotPossible when there is none: somebody was faster.
     """
     _check(answer)
     only = () if delivery_id is None else (Delivery.id == delivery_id,)
@@ -52,7 +54,8 @@ def retry_failed(
 ) -> int:
     """Try an emailer's failed deliveries once more; how many go again.
 
-    Addresses suppressed meanwhile (a mailbox that does not exist is) are skipped instead.
+    Those to addresses that are suppressed (a mailbox that does not exist is) stay failed. Raises
+    NotPossible when no other failed.
     """
     with writing(session):
         number = _change(session, now, emailer_id, "failed", (), "again", "retried", user_id)
@@ -82,12 +85,16 @@ def settle_of_sequence(
             raise NotPossible(
                 "The campaign is switched off or over: nobody of it can be written to again."
             )
+        # Before the slices, as who unsubscribes does: their numbers are written at the end.
+        _hold_scenarios(session, campaign_id)
         moved: list[int] = []
         for piece in _in_doubt(session, campaign_id):
             moved += _settle_slice(session, now, campaign_id, piece, answer, delivery_id)
         email_actions.follow(session, now, [plan], moved)
         for sends in _scenarios_of(session, campaign_id):
             email_actions.record_served(session, sends)
+        if not moved:
+            raise NotPossible(_NOTHING["in_doubt"])
         verb, number = f"settled as {answer} emails of", len(moved)
         audit.note(session, now, user_id, verb, "campaign", campaign_id, deliveries=number)
     email_actions.ring(session, now, queue, campaign_id)
@@ -100,6 +107,14 @@ def _check(answer: str) -> None:
 
 
 # Of an emailer.
+
+
+def retriable(session: Session, emailer_id: int) -> int:
+    """How many of an emailer's failed deliveries ``retry_failed`` would try again."""
+    emailer = session.get_one(Emailer, emailer_id)
+    reason = _why_suppressed(emailer.scenario.campaign_id)
+    these = (Delivery.emailer_id == emailer_id, Delivery.exception == "failed", reason.is_(None))
+    return session.scalars(select(func.count(Delivery.id)).where(*these)).one()
 
 
 def _change(
@@ -121,10 +136,12 @@ def _change(
         .order_by(Slice.id)
         .with_for_update()
     ).all()
-    number = sum(
-        _settle(session, now, emailer.scenario.campaign_id, piece, before, only, answer)
-        for piece in slices
-    )
+    moved = Counter[str]()
+    for piece in slices:
+        moved += _settle(session, now, emailer.scenario.campaign_id, piece, before, only, answer)
+    if not moved:
+        raise NotPossible(_NOTHING[before])
+    number = moved[_STATES[answer]]
     _reopen(session, now, emailer)
     session.add(
         AuditEntry(
@@ -147,24 +164,35 @@ def _settle(
     before: str,
     only: Sequence[ColumnElement[bool]],
     answer: str,
-) -> int:
-    """Settle what is ``before`` of an emailer's slice; how many of it are not skipped."""
+) -> Counter[str]:
+    """Settle what is ``before`` of an emailer's slice; how many are what now."""
     these = (
         lies_in(piece),
         Delivery.exception == before,
         *only,
     )
+    moved = Counter[str]()
     if answer == "again":
-        addresses = audiences.suppressed_addresses(campaign_id)
-        reason = (
-            select(addresses.c.reason)
-            .join(Contact, Contact.email_key == addresses.c.email_key)
-            .where(Contact.id == Delivery.contact_id)
-            .scalar_subquery()
-        )
-        suppressed = (*these, reason.is_not(None))
-        _move(session, piece, before, suppressed, "skipped", reason=reason)
-    return _move(session, piece, before, these, _STATES[answer], **_settled(now, answer))
+        reason = _why_suppressed(campaign_id)
+        # What failed has been settled, and stays what it is.
+        if before == "in_doubt":
+            unwanted = (*these, reason.is_not(None))
+            moved["skipped"] = _move(session, piece, before, unwanted, "skipped", reason=reason)
+        these = (*these, reason.is_(None))
+    state = _STATES[answer]
+    moved[state] = _move(session, piece, before, these, state, **_settled(now, answer))
+    return moved
+
+
+def _why_suppressed(campaign_id: int) -> ScalarSelect[str]:
+    """For the delivery of the query around it: why its address must not be written to, or NULL."""
+    addresses = audiences.suppressed_addresses(campaign_id)
+    return (
+        select(addresses.c.reason)
+        .join(Contact, Contact.email_key == addresses.c.email_key)
+        .where(Contact.id == Delivery.contact_id)
+        .scalar_subquery()
+    )
 
 
 def _reopen(session: Session, now: datetime, emailer: Emailer) -> None:
@@ -180,6 +208,15 @@ def _reopen(session: Session, now: datetime, emailer: Emailer) -> None:
 
 
 # Of a sequence.
+
+
+def _hold_scenarios(session: Session, campaign_id: int) -> None:
+    session.execute(
+        select(Scenario.id)
+        .where(Scenario.campaign_id == campaign_id)
+        .order_by(Scenario.id)
+        .with_for_update(key_share=True)
+    )
 
 
 def _in_doubt(session: Session, campaign_id: int) -> Sequence[Slice]:
@@ -227,6 +264,11 @@ def _scenarios_of(session: Session, campaign_id: int) -> Sequence[int]:
 
 # Of either.
 
+_NOTHING = {
+    "in_doubt": "Nothing of it is in doubt any more: it has been settled already.",
+    "failed": "Nothing can be tried again: no message failed, or only those to addresses that are"
+    " suppressed.",
+}
 _STATES = {"sent": "sent", "failed": "failed", "again": "pending"}
 
 

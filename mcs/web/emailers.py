@@ -13,7 +13,7 @@ from mcs.core import words
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Emailer
-from mcs.services import audiences, emailers, headway, ledger, scenarios
+from mcs.services import audiences, emailers, headway, ledger, scenarios, settling
 from mcs.services.emailers import NotPossible
 from mcs.web.forms import Form
 from mcs.web.parts import (
@@ -67,6 +67,7 @@ def show(emailer_id: int) -> str:
 
 def _page(emailer_id: int, form: NewTimeForm) -> str:
     filters = {"outcome": word("outcome", ledger.OUTCOMES), "search": searched()}
+    standing = _standing(emailer_id)
     return render_template(
         "emailers/show.html",
         form=form,
@@ -75,7 +76,8 @@ def _page(emailer_id: int, form: NewTimeForm) -> str:
         ),
         filters=filters,
         outcomes=ledger.OUTCOMES,
-        **_standing(emailer_id),
+        retriable=_retriable(standing["progress"], emailer_id),
+        **standing,
     )
 
 
@@ -104,6 +106,12 @@ def _standing(emailer_id: int) -> dict[str, Any]:
         "from_now": words.from_now,
         "duration": words.span,
     }
+
+
+def _retriable(standing: headway.Progress, emailer_id: int) -> int:
+    if not standing.failed or standing.state == "cancelled":
+        return 0
+    return settling.retriable(db.session(), emailer_id)
 
 
 def _audience(emailer: Emailer) -> audiences.Audience | None:

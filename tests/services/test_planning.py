@@ -157,6 +157,9 @@ def test_later_than_the_limit_is_missed_until_a_person_says(
     assert planning.plan_day(session, late, queue) == []
     with pytest.raises(emailers.NotPossible):
         emailers.pause(session, late, emailer_id)
+    with pytest.raises(emailers.NotPossible, match="its time has passed"):
+        # By somebody whose limit is another one: it has no ledger to go on with.
+        emailers.resume(session, late, queue, emailer_id, LIMIT * 2)
     emailers.send_now(session, late, queue, emailer_id)
     progress = headway.progress(session, emailer_id)
     assert (progress.state, progress.recipients, progress.pending) == ("sending", 1, 1)

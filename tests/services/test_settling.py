@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mcs.gateways.jobqueue import JobQueue
-from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario
+from mcs.models import AuditEntry, Campaign, Contact, Delivery, Emailer, Scenario
 from mcs.services import (
     deliveries,
     emailers,
@@ -71,7 +71,8 @@ def test_one_is_settled_as_sent_and_the_rest_as_failed(
         .where(Contact.name == "Ann")
     ).one()
     assert settling.settle(session, now, queue, doubtful, "sent", ann) == 1
-    assert settling.settle(session, now, queue, doubtful, "sent", ann) == 0
+    with pytest.raises(emailers.NotPossible, match="settled already"):
+        settling.settle(session, now, queue, doubtful, "sent", ann)
     assert settling.settle(session, now, queue, doubtful, "failed") == 1
     assert states(session, doubtful) == {"Ann": "sent", "Bob": "failed", "Cleo": "failed"}
     scenario = session.scalars(select(Scenario)).one()
@@ -96,8 +97,22 @@ def test_the_failed_are_tried_again_but_for_the_suppressed(
 ) -> None:
     settling.settle(session, now, queue, doubtful, "failed")
     suppressions.suppress(session, now, "bob@people.example", "blocked")
+    assert settling.retriable(session, doubtful) == 2
     assert settling.retry_failed(session, now, queue, doubtful) == 2
-    assert states(session, doubtful) == {"Ann": "pending", "Bob": "skipped", "Cleo": "pending"}
+    assert states(session, doubtful) == {"Ann": "pending", "Bob": "failed", "Cleo": "pending"}
+    assert settling.retriable(session, doubtful) == 0
+    with pytest.raises(emailers.NotPossible, match="Nothing can be tried again"):
+        settling.retry_failed(session, now, queue, doubtful)
+    audited = session.scalars(select(AuditEntry.detail).where(AuditEntry.verb == "retried")).all()
+    assert audited == [{"deliveries": 2}]
+
+
+def test_the_doubtful_to_a_suppressed_address_are_skipped_not_sent_again(
+    session: Session, now: datetime, queue: JobQueue, doubtful: int
+) -> None:
+    suppressions.suppress(session, now, "bob@people.example", "blocked")
+    assert settling.settle(session, now, queue, doubtful, "again") == 1
+    assert states(session, doubtful) == {"Ann": "pending", "Bob": "skipped", "Cleo": "failed"}
 
 
 def test_nobody_of_a_cancelled_emailer_is_written_to_again(

@@ -10,7 +10,14 @@ from sqlalchemy.orm import Session
 from mcs.gateways import clock
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Delivery, Emailer
-from mcs.services import deliveries, emailers, planning, rescues, slice_claims
+from mcs.services import (
+    deliveries,
+    emailers,
+    planning,
+    rescues,
+    slice_claims,
+    suppressions,
+)
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.web.visitor import Visitor, words
 
@@ -105,9 +112,31 @@ def test_the_failed_are_tried_again_after_a_question(
 ) -> None:
     asked = words(olga.get(f"/emailers/{doubtful}/retry"))
     assert "1 message failed." in asked
+    assert "1 message will be tried once more" in asked
     assert states(session)[2] == "failed"
     assert olga.post(f"/emailers/{doubtful}/retry").status_code == 303
     assert states(session) == ["in_doubt", "in_doubt", "pending"]
+
+
+def test_what_cannot_be_tried_again_is_not_offered(
+    olga: Visitor, session: Session, now: datetime, doubtful: int
+) -> None:
+    assert "Retry the failed" in words(olga.get(f"/emailers/{doubtful}"))
+    suppressions.suppress(session, now, "cleo@people.example", "bounced")
+    assert "Retry the failed" not in words(olga.get(f"/emailers/{doubtful}"))
+    olga.post(f"/emailers/{doubtful}/retry")
+    assert "Nothing can be tried again" in words(olga.get(f"/emailers/{doubtful}"))
+    assert states(session) == ["in_doubt", "in_doubt", "failed"]
+
+
+def test_what_somebody_has_settled_meanwhile_is_not_settled_again(
+    olga: Visitor, session: Session, doubtful: int
+) -> None:
+    olga.get(f"/emailers/{doubtful}/doubts")
+    olga.post(f"/emailers/{doubtful}/doubts", {"answer": "sent"})
+    olga.post(f"/emailers/{doubtful}/doubts", {"answer": "again"})
+    assert "it has been settled already" in words(olga.get(f"/emailers/{doubtful}"))
+    assert states(session) == ["sent", "sent", "failed"]
 
 
 def test_an_emailer_that_is_not_there(olga: Visitor, doubtful: int) -> None:
