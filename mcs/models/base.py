@@ -6,13 +6,14 @@ from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Engine, MetaData, event, types
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.orm import DeclarativeBase
 
 MYSQL = ("mysql", "mariadb")
 _ZONELESS = ("sqlite", *MYSQL)
 # A database that was restarted is not back, and found, within less.
 REST_SECONDS = 1.0
+_IDLE_IN_TRANSACTION = "25P03"
 # MySQL compares texts without regard to case unless told otherwise: A-17 and a-17 are two orders.
 BINARY_ON_MYSQL = {
     f"{dialect}_{option}": value
@@ -85,6 +86,7 @@ def configure_engine(engine: Engine) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
     if engine.dialect.name == "postgresql":
         event.listen(engine, "connect", _set_postgres_session)
+        event.listen(engine, "handle_error", _say_it_will_pass)
     return engine
 
 
@@ -93,9 +95,18 @@ def _set_postgres_session(connection: Any, _record: Any) -> None:
     # database's own encoding.
     connection.execute("SET client_encoding = 'UTF8'")
     # A process that is frozen, or whose host is gone, in the middle of a transaction would keep its
-    # locks for hours; so PostgreSQL ends it, and what it held is rescued within two minutes.
-    connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+    # locks for hours; so PostgreSQL ends it. Persons and the clock wait for those locks, too: for
+    # less than a lease. No statement of ours follows another by so much.
+    connection.execute("SET idle_in_transaction_session_timeout = '15s'")
     connection.commit()
+
+
+def _say_it_will_pass(context: Any) -> None:
+    """PostgreSQL has ended the transaction of a process that was frozen: psycopg calls that an
+    internal error, but the same will succeed on another connection."""
+    if getattr(context.original_exception, "sqlstate", None) == _IDLE_IN_TRANSACTION:
+        context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+        raise OperationalError(context.statement, context.parameters, context.original_exception)
 
 
 def _set_sqlite_pragmas(connection: Any, _record: Any) -> None:

@@ -60,6 +60,8 @@ def _hold(session: Session, found: _Held) -> Slice | None:
         # Its holder commits all the time, which takes milliseconds. But one that froze in the
         # middle of it keeps the lock, and who wants to pause the emailer must not wait for us.
         session.execute(text("SET LOCAL lock_timeout = '200ms'"))
+        # And if we freeze, its holder, the clock and persons wait for us.
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '2s'"))
     # Held by all who count in an emailer's slices by their ranges before they hold the slices: a
     # cancel, a settlement, an unsubscription.
     sending = session.scalars(

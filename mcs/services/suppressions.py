@@ -1,12 +1,14 @@
 """Suppressions: keep an address from being written to, at once and for good.
 
 A suppression is committed together with the skipping of the address's pending deliveries. The
-locks are taken in the order campaigns, scenarios, emailers, slices, deliveries, which every other
+locks are taken in the order campaigns, scenarios, emailers, batches, slices, deliveries, as every other
 writer keeps too:
 
 - the live emailers, shared: an emailer that is just being started either has its deliveries
   committed, so that they are seen here, or is going to read this suppression;
 - the campaigns and scenarios whose sequences send, shared, for the same reason;
+- the batches that the address is in, shared: who starts an emailer that was planned meanwhile waits
+  for the commit;
 - the slices of the address's open deliveries: the lane starts a message, and takes one back after
   a temporary refusal, under its slice's lock, so neither can slip between skipping and commit.
 """
@@ -34,6 +36,8 @@ from mcs.core.tokens import Recipient
 from mcs.models import (
     ActionDefinition,
     AuditEntry,
+    Batch,
+    BatchContact,
     Campaign,
     Contact,
     Delivery,
@@ -44,9 +48,9 @@ from mcs.models import (
 )
 from mcs.models.sql import insert_into
 from mcs.services import action_deliveries, email_actions
-from mcs.services.definitions import SEND_EMAIL
+from mcs.services.definitions import SEND_EMAIL, Plan
 from mcs.services.slices import lies_in
-from mcs.services.transactions import NO_SYNC, writing
+from mcs.services.transactions import NO_SYNC, met_again, writing
 
 # What failed or is in doubt may be sent again by a person's wish, which takes the slice's lock too.
 _NOT_OVER = ("pending", "sending", "failed", "in_doubt")
@@ -61,14 +65,18 @@ def unsubscribe(
     session: Session, now: datetime, recipient: Recipient, *, everywhere: bool = True
 ) -> bool:
     """Honour an unsubscribe link. True when the contact is known; saying it twice is the same."""
-    with writing(session):
+
+    def add_it() -> bool:
         contact, campaign = _known(session, recipient)
         if contact is None or campaign is None:
             return False
         scope = None if everywhere else campaign.id
         if add(session, now, contact.email_key, UNSUBSCRIBED, scope):
             session.add(_audit(now, "unsubscribed", contact, campaign, everywhere))
-    return True
+        return True
+
+    # Should the database break a deadlock at its expense, nobody would say it a second time.
+    return met_again(session, add_it)
 
 
 def unsubscribed(session: Session, recipient: Recipient) -> str:
@@ -158,11 +166,7 @@ def skip_pending(
 
     See the module for the locks that make it safe against a lane that is sending.
     """
-    _hold_sequences(session, campaign_id)
-    _hold_live_emailers(session, campaign_id)
-    slices = session.execute(_open_slices(email_key, campaign_id)).all()
-    plans = email_actions.plans(session, {row.campaign_id for row in slices} - {None})
-    action_deliveries.hold_slices(session, [row.id for row in slices])
+    plans = _hold(session, email_key, campaign_id)
     open_ones = _open_deliveries(email_key, campaign_id).subquery()
     skipped = session.execute(
         update(Delivery)
@@ -213,6 +217,34 @@ def _known(session: Session, recipient: Recipient) -> tuple[Contact | None, Camp
     return contact, campaign
 
 
+def _hold(session: Session, email_key: str, campaign_id: int | None) -> list[Plan]:
+    """Hold all by which the address may be written to; the sequences among it."""
+    sequences = _hold_sequences(session, campaign_id)
+    _hold_live_emailers(session, campaign_id)
+    _hold_batches(session, email_key)
+    while True:
+        slices = session.execute(_open_slices(email_key, campaign_id)).all()
+        plans = email_actions.plans(session, {row.campaign_id for row in slices} - {None})
+        action_deliveries.hold_slices(session, [row.id for row in slices])
+        # While we waited for a slice, which a worker that froze may hold for long, a first email
+        # step may have been defined, and started.
+        held, sequences = sequences, _hold_sequences(session, campaign_id)
+        if sequences == held:
+            return plans
+
+
+def _hold_batches(session: Session, email_key: str) -> None:
+    """An emailer that is planned and started from now on reads its batch after our commit."""
+    session.execute(
+        select(Batch.id)
+        .join(BatchContact, BatchContact.batch_id == Batch.id)
+        .join(Contact, Contact.id == BatchContact.contact_id)
+        .where(Contact.email_key == email_key)
+        .order_by(Batch.id)
+        .with_for_update(read=True, of=Batch)
+    )
+
+
 def _live_emailers(campaign_id: int | None) -> Select[int]:
     # A missed one, too, may be started in this very moment, by a person.
     states = (*EMAILER_LIVE, "missed")
@@ -232,7 +264,7 @@ def _hold_live_emailers(session: Session, campaign_id: int | None) -> None:
         held |= found
 
 
-def _hold_sequences(session: Session, campaign_id: int | None) -> None:
+def _hold_sequences(session: Session, campaign_id: int | None) -> set[int]:
     """The campaigns whose sequences send email, and then what they send: again until there is no
     other one, since a step may be defined while we wait."""
     held: set[int] = set()
@@ -247,6 +279,7 @@ def _hold_sequences(session: Session, campaign_id: int | None) -> None:
     while (found := set(session.scalars(query))) - held:
         action_deliveries.share_births(session, found)
         held |= found
+    return held
 
 
 def _open_deliveries(email_key: str, campaign_id: int | None) -> Select[Any]:
