@@ -37,12 +37,16 @@ class Stage(StrEnum):
 
 # Tuples, as is all that is made anew for each message: a frozen dataclass takes thrice as long.
 class Verdict(NamedTuple):
-    """What one attempt came to: a delivery state, why, and when to try again if pending."""
+    """What one attempt came to: a delivery state, why, and when to try again if pending.
+
+    ``doubted``: it goes again although it may have been accepted.
+    """
 
     state: str
     reason: str = ""
     due_at: datetime | None = None
     scope: Scope | None = None
+    doubted: bool = False
 
 
 class Attempt(NamedTuple):
@@ -93,7 +97,9 @@ def cut_off(dot_left: bool, on_doubt: str, attempt: Attempt) -> Verdict:
         return again("the connection ended before the message was complete", attempt, Scope.CUT)
     reason = "the connection ended before the server's answer"
     if on_doubt == "resend":
-        return again(reason, attempt, Scope.CUT)
+        verdict = again(reason, attempt, Scope.CUT)
+        if verdict.state == "pending":
+            return verdict._replace(doubted=True)
     return Verdict("in_doubt", reason, scope=Scope.CUT)
 
 

@@ -1,8 +1,8 @@
 """The ledger's writes on the sending path: start messages, and record what became of them.
 
 All that moves deliveries moves their slice's counts in the same transaction, under the slice's row
-lock (the order of locks is campaigns, emailers, slices, actions, deliveries). What is sent for a
-sequence moves its action, too.
+lock (the order of locks is campaigns, scenarios, emailers, slices, actions, deliveries). What is
+sent for a sequence moves its action, too.
 """
 
 from collections import Counter
@@ -91,13 +91,22 @@ def record(
     """Write the answers of messages in flight, in the caller's transaction; the counts by which the
     states changed."""
     again = [outcome.delivery_id for outcome in outcomes if outcome.state == "pending"]
-    reasons = unwanted.since(session, now, claim, again) if again else {}
-    moved = Counter[str]()
-    for outcome in outcomes:
-        moved["skipped" if outcome.delivery_id in reasons else outcome.state] += 1
+    if again:
+        reasons = unwanted.since(session, now, claim, again)
+        outcomes = [_wanted(outcome, reasons.get(outcome.delivery_id)) for outcome in outcomes]
+    moved = Counter(outcome.state for outcome in outcomes)
     moved["sending"] -= len(outcomes)
-    steps.record(session.connection(), outcomes, reasons)
+    steps.record(session.connection(), outcomes)
     return moved
+
+
+def _wanted(outcome: Outcome, reason: str | None) -> Outcome:
+    """What must not go again, for this reason, is skipped; but in doubt if it may have arrived."""
+    if reason is None:
+        return outcome
+    if outcome.doubted:
+        return outcome._replace(state="in_doubt", due_at=None)
+    return outcome._replace(state="skipped", reason=reason)
 
 
 def follow(

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from mcs.models import Delivery, Emailer, Slice
-from mcs.services import deliveries, slice_claims, steps
+from mcs.models import Delivery, Scenario, Slice
+from mcs.services import deliveries, email_actions, emailers, slice_claims, steps
 from mcs.services.slice_claims import Claim, Parent
 from mcs.services.slices import lies_in
 from mcs.services.steps import Outcome
@@ -40,6 +40,7 @@ def settle_late(session: Session, now: datetime, claim: Claim, outcomes: Iterabl
         return
     with writing(session):
         plans = deliveries.plans(session, [claim])
+        scenario_id = _hold_scenario_of(session, claim)
         _hold_slices_of(session, claim, accepted)
         open_ones = session.execute(
             select(Delivery.id, Delivery.state, Slice.id.label("slice_id"))
@@ -50,10 +51,11 @@ def settle_late(session: Session, now: datetime, claim: Claim, outcomes: Iterabl
         for row in open_ones:
             moved[row.slice_id][row.state] -= 1
             moved[row.slice_id]["sent"] += 1
-        steps.record(session.connection(), [accepted[row.id] for row in open_ones], {})
+        steps.record(session.connection(), [accepted[row.id] for row in open_ones])
         for slice_id, counts in moved.items():
             steps.count(session.connection(), slice_id, counts)
         deliveries.follow(session, now, claim, plans, [row.id for row in open_ones])
+        email_actions.record_served(session, scenario_id)
 
 
 def _expired(session: Session, now: datetime) -> Sequence[Any]:
@@ -82,9 +84,8 @@ def _rescue(session: Session, now: datetime, expired: Any, on_doubt: str) -> set
         ).all()
         state = "pending" if on_doubt == "resend" else "in_doubt"
         reason = "the worker stopped before the server's answer was recorded"
-        moved = deliveries.record(
-            session, now, claim, [Outcome(id, state, now, reason=reason) for id in in_flight]
-        )
+        outcomes = [Outcome(id, state, now, reason=reason, doubted=True) for id in in_flight]
+        moved = deliveries.record(session, now, claim, outcomes)
         steps.count(session.connection(), claim.slice_id, moved)
         deliveries.follow(session, now, claim, plans, in_flight)
         session.execute(
@@ -96,12 +97,17 @@ def _rescue(session: Session, now: datetime, expired: Any, on_doubt: str) -> set
         return {claim.parent}
 
 
+def _hold_scenario_of(session: Session, claim: Claim) -> int:
+    """Hold the scenario, whose number of contacts served moves, and the emailer."""
+    if claim.emailer_id is not None:
+        return emailers.locked(session, claim.emailer_id).scenario_id
+    query = select(Scenario.id).where(Scenario.id == claim.parent.scenario_id)
+    return session.scalars(query.with_for_update(key_share=True)).one()
+
+
 def _hold_slices_of(session: Session, claim: Claim, delivery_ids: Collection[int]) -> None:
     """Hold the slices that these deliveries are in now: who took the claimed one over may have
     parted it, which the emailer's lock keeps anybody from doing meanwhile."""
-    if claim.emailer_id is not None:
-        its_emailer = select(Emailer.id).where(Emailer.id == claim.emailer_id)
-        session.execute(its_emailer.with_for_update(read=True))
     session.execute(
         select(Slice.id)
         .join(Delivery, _holds(claim))

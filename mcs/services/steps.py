@@ -17,7 +17,8 @@ from mcs.models import UtcDateTime, stored
 
 
 class Outcome(NamedTuple):
-    """What became of one attempt. ``state`` pending means: again at ``due_at``."""
+    """What became of one attempt. ``state`` pending means: again at ``due_at``; ``doubted`` that it
+    may have been accepted all the same."""
 
     delivery_id: int
     state: str
@@ -26,6 +27,7 @@ class Outcome(NamedTuple):
     reply_code: int | None = None
     reply_text: str = ""
     due_at: datetime | None = None
+    doubted: bool = False
 
 
 class Row(NamedTuple):
@@ -152,15 +154,10 @@ def _started(
     return {row[0] for row in connection.execute(statements[dialect], given)}
 
 
-def record(
-    connection: Connection, outcomes: Sequence[Outcome], unwanted: Mapping[int, str]
-) -> None:
-    """Write answers; those in ``unwanted`` must not go again, and are skipped with its reason."""
-    rows = [told(outcome) for outcome in outcomes]
-    for place, row in enumerate(rows):
-        if reason := unwanted.get(row.delivery_id):
-            rows[place] = row._replace(state="skipped", reason=reason)
-    if rows:
+def record(connection: Connection, outcomes: Sequence[Outcome]) -> None:
+    """Write answers."""
+    if outcomes:
+        rows = [told(outcome) for outcome in outcomes]
         ended = [row.delivery_id for row in rows]
         connection.execute(
             _RECORD[connection.dialect.name], {"told": json.dumps(rows), "ended": ended}

@@ -1,8 +1,8 @@
 """Suppressions: keep an address from being written to, at once and for good.
 
-A suppression is committed together with the skipping of the address's pending deliveries. The
-locks are taken in the order campaigns, scenarios, emailers, batches, slices, deliveries, as every other
-writer keeps too:
+A suppression is committed together with the skipping of the address's pending deliveries. Locks
+are taken in the order campaigns, scenarios, emailers, batches, slices, deliveries, which every
+other writer keeps too:
 
 - the live emailers, shared: an emailer that is just being started either has its deliveries
   committed, so that they are seen here, or is going to read this suppression;

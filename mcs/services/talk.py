@@ -214,4 +214,5 @@ def outcome(letter: Letter, attempt: Attempt, verdict: Verdict, reply: Reply | N
         reply_code=reply.code if reply else None,
         reply_text=reply.text if reply else "",
         due_at=verdict.due_at,
+        doubted=verdict.doubted,
     )

@@ -109,18 +109,14 @@ def test_a_slice_with_a_message_in_flight_is_not_given_back(
     assert counts(session, emailer_id) == {"in_doubt": 1, "pending": 2}
 
 
-@pytest.mark.parametrize("ending", ["refused", "rescued"])
 def test_nothing_goes_back_to_pending_in_a_cancelled_emailer(
-    session: Session, now: datetime, emailer_id: int, held: tuple[Claim, list[Due]], ending: str
+    session: Session, now: datetime, emailer_id: int, held: tuple[Claim, list[Due]]
 ) -> None:
     claim, dues = held
     deliveries.advance(session, now, LEASE, [Step(claim, starts=[each.id for each in dues])])
     emailers.cancel(session, now, emailer_id)
-    if ending == "refused":
-        later = [Outcome(each.id, "pending", now, due_at=now) for each in dues]
-        deliveries.advance(session, now, LEASE, [Step(claim, outcomes=later)])
-    else:
-        rescues.rescue(session, now + LEASE * 2, "resend")
+    later = [Outcome(each.id, "pending", now, due_at=now) for each in dues]
+    deliveries.advance(session, now, LEASE, [Step(claim, outcomes=later)])
     assert counts(session, emailer_id) == {"skipped": 3}
     assert headway.progress(session, emailer_id).skipped_by_reason == {"cancelled": 3}
 
