@@ -88,3 +88,21 @@ def test_a_rescue_that_looked_before_another_leaves_the_new_claim(scene: Scene) 
     scene.patch.setattr(rescues, "_expired", lambda *_: looked)
     assert rescues.rescue(scene.session, scene.now, "hold") == set()
     assert scene.counted() == {"sending": 1}
+
+
+def test_a_lane_that_hears_the_answer_after_its_lease_settles_the_doubt(scene: Scene) -> None:
+    scene.add("Ann", "Bob")
+    scene.set(smtp_connections=1)
+    scene.start()
+
+    async def think(_recipient: str) -> None:
+        """The clock takes over what the lane held, as if it were dead."""
+        if not scene.passed:
+            scene.passed = LEASE * 2
+            with scene.given.sessions() as session:
+                rescues.rescue(session, scene.now, "hold")
+
+    scene.mailbox.thinks = think
+    scene.deliver_due()
+    assert scene.states() == {"Ann": "sent", "Bob": "sent"}, "he by a claim anew"
+    assert scene.mailbox.recipients == ["ann@people.example", "bob@people.example"]
