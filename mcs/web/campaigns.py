@@ -13,7 +13,7 @@ from mcs.core.timelines import CAMPAIGN_STATES, today
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.models import Campaign
-from mcs.services import campaigns, definitions, sequences
+from mcs.services import campaigns, definitions, outlook, sequences
 from mcs.services.campaigns import Fields, RefusedCampaign
 from mcs.services.tallies import Tally
 from mcs.services.unknown import find_campaign
@@ -198,7 +198,9 @@ def deactivate(campaign_id: int) -> ResponseReturnValue:
             " run at once.",
         )
     campaigns.deactivate(db.session(), clock.now(), queue(), campaign_id, current_user.id)
-    flash("The campaign is inactive: nothing more goes out by itself.")
+    done = "The campaign is inactive: nothing more is started by itself."
+    going = len(outlook.being_sent(db.session(), campaign_id))
+    flash(Markup(" ").join([done, _going_on(campaign_id, going)]) if going else done)
     return redirect(f"/campaigns/{campaign_id}", 303)
 
 
@@ -246,10 +248,7 @@ def ask(campaign: Campaign, question: str, verb: str, also: str) -> str:
             )
         )
     if taken.sending:
-        consequences.append(
-            f"{words.number(taken.sending)} {'is' if taken.sending == 1 else 'are'} being sent"
-            " or paused, and not touched by this: cancel it on its own page."
-        )
+        consequences.append(_going_on(campaign.id, taken.sending))
     return render_template(
         "confirm.html",
         question=question,
@@ -257,6 +256,16 @@ def ask(campaign: Campaign, question: str, verb: str, also: str) -> str:
         action=request.path,
         verb=verb,
         back=f"/campaigns/{campaign.id}",
+    )
+
+
+def _going_on(campaign_id: int, number: int) -> Markup:
+    """What switching off does not stop, and where that can be done."""
+    sentence = Markup('{} under way or paused, and not stopped by this: <a href="{}">{}</a>.')
+    return sentence.format(
+        "1 sending is" if number == 1 else f"{words.number(number)} sendings are",
+        f"/emailers/?campaign={campaign_id}",
+        "cancel it on its own page" if number == 1 else "cancel each on its own page",
     )
 
 

@@ -73,7 +73,7 @@ def test_everything_works_without_javascript(chromium: Browser, owned: str, tmp_
     page.get_by_role("link", name="Deactivate").click()
     expect(page.get_by_text("1 planned email to 196 recipients will not go out.")).to_be_visible()
     page.get_by_role("button", name="Deactivate").click()
-    expect(page.get_by_text("nothing more goes out by itself")).to_be_visible()
+    expect(page.get_by_text("nothing more is started by itself")).to_be_visible()
     page.get_by_label("Account:").click()
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()

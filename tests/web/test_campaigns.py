@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mcs.extensions import db
-from mcs.models import Campaign, Suppression
+from mcs.models import Campaign, Emailer, Suppression
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.web.visitor import Visitor, words
 
@@ -161,13 +161,51 @@ def test_deactivating_says_first_what_it_withdraws(app: Flask, olga: Visitor) ->
     assert "btn-danger" in olga.get(f"/campaigns/{campaign_id}/deactivate").text
     olga.post(f"/campaigns/{campaign_id}/deactivate")
     page = words(olga.get(f"/campaigns/{campaign_id}"))
-    assert "Inactive" in page and "nothing more goes out" in page
+    assert "Inactive" in page
+    assert "The campaign is inactive: nothing more is started by itself." in page
+    assert "under way" not in page
     assert (
         '<button class="btn btn-primary">Activate'
         in olga.get(f"/campaigns/{campaign_id}/activate").text
     )
     olga.post(f"/campaigns/{campaign_id}/activate")
     assert "Running" in words(olga.get(f"/campaigns/{campaign_id}"))
+
+
+@pytest.mark.parametrize(
+    ("states", "sentence"),
+    [
+        (
+            ["sending"],
+            "1 sending is under way or paused, and not stopped by this:"
+            " cancel it on its own page .",
+        ),
+        (
+            ["sending", "paused", "sent"],
+            "2 sendings are under way or paused, and not stopped by this:"
+            " cancel each on its own page .",
+        ),
+    ],
+)
+def test_deactivating_says_what_it_does_not_stop(
+    app: Flask, olga: Visitor, states: list[str], sentence: str
+) -> None:
+    now = datetime.now(UTC)
+    with app.app_context():
+        campaign_id = running().id
+        for state in states:
+            scenario = add_scenario(db.session(), db.session.get_one(Campaign, campaign_id))
+            emailer = Emailer(
+                scenario_id=scenario.id, state=state, scheduled_at=now, recipients=1, created_at=now
+            )
+            db.session.add(emailer)
+        db.session.commit()
+    path = f"/campaigns/{campaign_id}"
+    assert sentence in words(olga.get(f"{path}/deactivate"))
+    olga.post(f"{path}/deactivate")
+    page = olga.get(path)
+    assert f"nothing more is started by itself. {sentence}" in words(page)
+    assert f'<a href="/emailers/?campaign={campaign_id}">' in page.text
 
 
 def test_an_archived_campaign_leaves_the_list_and_can_come_back(app: Flask, olga: Visitor) -> None:
