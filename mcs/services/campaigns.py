@@ -18,10 +18,20 @@ from mcs.core.sequences import PAST_RUN, PAST_SKIP
 from mcs.gateways import clock
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Batch, BatchContact, Campaign
-from mcs.services import audiences, audit, outlook, planning, scenarios, sequences, subjects
+from mcs.services import (
+    audiences,
+    audit,
+    outlook,
+    planning,
+    reach,
+    scenarios,
+    sequences,
+    subjects,
+)
 from mcs.services.audiences import Audience
 from mcs.services.outlook import Upcoming
 from mcs.services.paging import At, Order, Page, read_number, turn
+from mcs.services.reach import Reach
 from mcs.services.tallies import Effect, Period, Tally
 from mcs.services.transactions import writing
 from mcs.services.unknown import Unknown, find_campaign
@@ -84,13 +94,15 @@ class Listed:
 
 @dataclass(frozen=True)
 class Overview:
-    """Everything the campaign's own page says. ``sender_gaps``: what is still to be filled in."""
+    """Everything the campaign's own page says. ``sender_gaps``: what is still to be filled in;
+    ``reached``: how far the runs' sendings have got, by the emailer's id."""
 
     campaign: Campaign
     state: str
     audience: Audience
     sender_gaps: Sequence[str]
     runs: Sequence[scenarios.Listed]
+    reached: dict[int, Reach]
     next_up: Upcoming | None
     sequence: subjects.Summary
 
@@ -366,12 +378,14 @@ def overview(session: Session, now: datetime, campaign_id: int) -> Overview:
     """The campaign's page. Raises Unknown."""
     campaign = find_campaign(session, campaign_id)
     coming = outlook.upcoming(session, now, campaign_id=campaign_id)
+    runs = scenarios.of_campaign(session, campaign_id)
     return Overview(
         campaign,
         state_of(campaign, now),
         audiences.count(session, campaign_id),
         sender_gaps(campaign),
-        scenarios.of_campaign(session, campaign_id),
+        runs,
+        reach.of_emailers(session, [run.emailer.id for run in runs if run.emailer]),
         coming[0] if coming else None,
         subjects.summary(session, campaign_id),
     )

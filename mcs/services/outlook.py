@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session, aliased, contains_eager
 
 from mcs.core import words
 from mcs.models import Campaign, Delivery, Emailer, Import, Scenario, Slice
-from mcs.services import audiences, subjects
+from mcs.services import audiences, reach, subjects
 from mcs.services.planning import intended, stands
+from mcs.services.reach import NOBODY_YET, Reach
 
 # Local dates and UTC ones differ by less than a day either way.
 A_DAY = timedelta(days=1)
@@ -30,13 +31,11 @@ class Upcoming:
 
 @dataclass(frozen=True)
 class Going:
-    """An emailer under way: ``done`` of its ``recipients`` are settled, ``sent`` were accepted."""
+    """An emailer under way, and how far it has got."""
 
     emailer: Emailer
     scenario: Scenario
-    recipients: int
-    done: int
-    sent: int
+    reach: Reach
 
 
 @dataclass(frozen=True)
@@ -85,23 +84,17 @@ def next_by_campaign(
 def being_sent(session: Session, campaign_id: int | None = None) -> list[Going]:
     """Emailers that have begun and not ended, paused ones included."""
     query = (
-        select(
-            Emailer,
-            Scenario,
-            func.coalesce(func.sum(Slice.pending + Slice.sending), 0),
-            func.coalesce(func.sum(Slice.sent), 0),
-        )
+        select(Emailer, Scenario)
         .join(Scenario, Scenario.id == Emailer.scenario_id)
-        .outerjoin(Slice, Slice.emailer_id == Emailer.id)
         .where(Emailer.state.in_(("sending", "paused")))
-        .group_by(Emailer.id, Scenario.id)
         .order_by(Emailer.scheduled_at)
     )
     if campaign_id is not None:
         query = query.where(Scenario.campaign_id == campaign_id)
+    rows = session.execute(query).all()
+    reached = reach.of_emailers(session, [emailer.id for emailer, _ in rows])
     return [
-        Going(emailer, scenario, emailer.recipients or 0, (emailer.recipients or 0) - left, sent)
-        for emailer, scenario, left, sent in session.execute(query)
+        Going(emailer, scenario, reached.get(emailer.id, NOBODY_YET)) for emailer, scenario in rows
     ]
 
 

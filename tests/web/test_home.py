@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+import pytest
 from flask import Flask
 from sqlalchemy import event
 from sqlalchemy.orm import Session
@@ -151,10 +152,33 @@ def statements(app: Flask, visitor: Visitor) -> tuple[int, str]:
     return len(sent), page
 
 
-def test_what_is_being_sent_shows_its_progress_until_it_is_done(app: Flask, olga: Visitor) -> None:
+@pytest.mark.parametrize(
+    ("counts", "said", "bar"),
+    [
+        (
+            {"pending": 1200, "sending": 8, "sent": 1049, "skipped": 53},
+            "1,049 of 2,310 sent, 53 skipped",
+            'value="1049" max="2257"',
+        ),
+        (
+            {"pending": 2277, "skipped": 33},
+            "0 of 2,310 sent, 33 skipped",
+            'value="0" max="2277"',
+        ),
+        (
+            {"pending": 7, "sent": 2300, "failed": 2, "in_doubt": 1},
+            "2,300 of 2,310 sent, 2 failed, 1 in doubt",
+            'value="2300" max="2310"',
+        ),
+    ],
+)
+def test_what_is_being_sent_shows_its_progress_until_it_is_done(
+    app: Flask, olga: Visitor, counts: dict[str, int], said: str, bar: str
+) -> None:
     now = datetime.now(UTC)
     with app.app_context():
         scenario = add_scenario(db.session(), running(), name="Door 1")
+        campaign_id = scenario.campaign_id
         emailer = Emailer(
             scenario_id=scenario.id,
             state="sending",
@@ -164,16 +188,20 @@ def test_what_is_being_sent_shows_its_progress_until_it_is_done(app: Flask, olga
         )
         db.session.add(emailer)
         db.session.flush()
-        counts = {"pending": 1200, "sending": 8, "sent": 1049, "skipped": 53}
         db.session.add(Slice(emailer_id=emailer.id, low_id=1, high_id=9, due_at=now, **counts))
         db.session.commit()
     part = olga.get("/sending")
-    assert "1,102 of 2,310" in words(part)
+    assert said in words(part) and bar in part.text
     assert "every 2s" in part.text
     with app.app_context():
         db.session.query(Emailer).update({"state": "sent"})
         db.session.commit()
     assert "every 2s" not in olga.get("/sending").text
+    for state in ("sending", "paused", "sent"):
+        with app.app_context():
+            db.session.query(Emailer).update({"state": state})
+            db.session.commit()
+        assert said in words(olga.get(f"/campaigns/{campaign_id}")), state
 
 
 def test_the_health_line_says_in_words_what_is_away(olga: Visitor) -> None:
