@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, func, null, or_, select
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
@@ -66,19 +66,24 @@ class Coming:
     """An email that is still to go out to a contact, and when; None: once another step is done.
 
     ``schedule_id`` is the contact's way through the sequence that owes it; None: a sending does.
+    ``delivery`` is its row of the ledger, where its sending or step has begun and not come to it
+    yet; ``emailer_state`` is how that sending stands.
     """
 
     scenario: Scenario
     at: datetime | None
     suppressed: bool
     schedule_id: int | None = None
+    delivery: Delivery | None = None
+    emailer_state: str = ""
 
 
 @dataclass(frozen=True)
 class Card:
     """All that is known of one contact. ``got`` is the latest hundred, the latest first.
 
-    ``coming`` is what sendings and sequences owe it, the soonest first.
+    ``coming`` is what sendings and sequences owe it, the soonest first; what is pending of one that
+    is under way or paused is there, and not in ``got``.
     """
 
     contact: Contact
@@ -236,7 +241,7 @@ def card(session: Session, now: datetime, contact_id: int) -> Card:
 def _got(session: Session, contact_id: int) -> list[Delivery]:
     query = (
         select(Delivery)
-        .where(Delivery.contact_id == contact_id)
+        .where(Delivery.contact_id == contact_id, Delivery.state != "pending")
         .order_by(Delivery.id.desc())
         .limit(_SHOWN)
     )
@@ -298,8 +303,33 @@ def _coming(
         Coming(owed.scenario, owed.at, left_out(owed.scenario), owed.schedule_id)
         for owed in messages.owed_to(session, contact_id, _SHOWN)
     ]
-    soonest = sorted(of_sendings + of_sequences, key=lambda one: one.at or _SOME_DAY)
+    begun = [
+        Coming(scenario, delivery.due_at, left_out(scenario), schedule_id, delivery, state or "")
+        for delivery, scenario, schedule_id, state in _begun(session, contact_id)
+    ]
+    soonest = sorted(begun + of_sendings + of_sequences, key=lambda one: one.at or _SOME_DAY)
     return soonest[:_SHOWN]
+
+
+def _begun(
+    session: Session, contact_id: int
+) -> Iterator[tuple[Delivery, Scenario, int | None, str | None]]:
+    """What has begun and is still to go to the contact: of sendings, then of sequences."""
+    pending = (Delivery.contact_id == contact_id, Delivery.state == "pending")
+    of_sendings = (
+        select(Delivery, Scenario, null(), Emailer.state)
+        .join(Emailer, Emailer.id == Delivery.emailer_id)
+        .join(Scenario, Scenario.id == Emailer.scenario_id)
+    )
+    of_steps = (
+        select(Delivery, Scenario, Action.schedule_id, null())
+        .join(Action, Action.id == Delivery.action_id)
+        .join(Slice, Slice.id == Delivery.slice_id)
+        .join(Scenario, Scenario.id == Slice.scenario_id)
+    )
+    for query in (of_sendings, of_steps):
+        rows = session.execute(query.where(*pending).order_by(Delivery.due_at).limit(_SHOWN))
+        yield from ((row[0], row[1], row[2], row[3]) for row in rows)
 
 
 def _had_it(session: Session, scenario: Scenario, contact_id: int) -> bool:

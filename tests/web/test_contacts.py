@@ -2,7 +2,7 @@
 
 import csv
 import io
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 from flask import Flask
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from mcs.config import Settings
 from mcs.core.addresses import tombstone_key
 from mcs.gateways import clock
-from mcs.models import BatchContact, Campaign, Contact, Delivery, Slice, Suppression
+from mcs.models import Action, BatchContact, Campaign, Contact, Delivery, Slice, Suppression
 from mcs.services import emailers, planning, schedules, sequences
 from mcs.services.definitions import SEND_EMAIL, Step
 from mcs.services.schedules import subject_of
@@ -81,11 +81,76 @@ def test_the_page_says_what_they_got_and_will_get(
     queue = app.extensions["jobqueue"]
     (emailer_id, *_) = planning.plan_campaign(session, now, queue, autumn.id)
     emailers.send(session, now, queue, emailer_id, LIMIT)
+    delivery = session.scalars(select(Delivery)).one()
+    delivery.state, delivery.sent_at = "sent", now
+    session.commit()
     page = words(olga.get(f"/contacts/{ann.id}"))
     will, got = page.split("What they got")
     assert "Last days" in will and "Mon 30 Nov 2026, 10:00 Berlin" in will
     assert "Opening" in got and "Acme" in got
     assert "Opening" not in will
+
+
+def test_what_has_begun_and_is_still_to_go_to_them_is_to_come(
+    olga: Visitor, app: Flask, session: Session, autumn: Campaign, ann: Contact, now: datetime
+) -> None:
+    add_scenario(session, autumn, name="Opening")
+    queue = app.extensions["jobqueue"]
+    (emailer_id,) = planning.plan_campaign(session, now, queue, autumn.id)
+    emailers.send(session, now, queue, emailer_id, LIMIT)
+    here = f"/contacts/{ann.id}"
+
+    def will_get() -> str:
+        will, got = words(olga.get(here)).split("What they got")
+        assert got.startswith(" Nothing yet.")
+        return will
+
+    assert will_get().endswith("Opening Autumn sale Pending Being sent ")
+    delivery = session.scalars(select(Delivery)).one()
+    delivery.attempts, delivery.due_at = 1, now + timedelta(hours=1)
+    session.commit()
+    assert will_get().endswith("Pending Tried again Mon 23 Nov 2026, 11:00 Berlin ")
+    emailers.pause(session, now, emailer_id)
+    assert will_get().endswith("Opening Autumn sale Pending Its sending is paused ")
+    assert f'href="/emailers/{emailer_id}?q=ann%40people.example#ledger"' in olga.get(here).text
+    assert "1 email that would have gone to them is left out." in words(
+        olga.get(f"{here}/suppress")
+    )
+    assert "1 email to come will not go to them." in words(olga.get(f"{here}/delete"))
+    remove = f"{here}/remove?campaign={autumn.id}"
+    assert "1 email of it will not go to them." in words(olga.get(remove))
+    olga.post(f"{here}/suppress")
+    will, got = words(olga.get(here)).split("What they got")
+    assert "Nothing is scheduled for them." in will and "Opening Autumn sale · blocked" in got
+
+
+def test_a_message_of_a_sequence_that_is_tried_again_is_to_come(
+    olga: Visitor, session: Session, autumn: Campaign, ann: Contact, now: datetime
+) -> None:
+    hello = add_scenario(session, autumn, name="Welcome", date=None, time=None, state="draft")
+    step = Step("hello", SEND_EMAIL, "1hour", config={"scenario": hello.id})
+    sequences.define(session, now, autumn.id, [step])
+    began = schedules.enrol(session, now, autumn.id, subject_of(ann.id))
+    action = session.scalars(select(Action)).one()
+    action.state, later = "processing", now + timedelta(hours=2)
+    part = Slice(scenario_id=hello.id, low_id=1, high_id=1, due_at=later, pending=1)
+    session.add(part)
+    session.flush()
+    session.add(
+        Delivery(
+            action_id=action.id,
+            slice_id=part.id,
+            contact_id=ann.id,
+            state="pending",
+            attempts=1,
+            due_at=later,
+        )
+    )
+    session.commit()
+    answer = olga.get(f"/contacts/{ann.id}")
+    will, _got = words(answer).split("What they got")
+    assert "Welcome Autumn sale Pending Tried again Mon 23 Nov 2026, 12:00 Berlin" in will
+    assert f"/campaigns/{autumn.id}/sequence/subjects/{began.schedule_id}" in answer.text
 
 
 def test_what_sequences_owe_them_is_to_come_too(
