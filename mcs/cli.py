@@ -189,7 +189,10 @@ def show_status(as_json: bool) -> None:
 
 @group.command("list")
 def show_list() -> None:
-    """List the latest campaigns and emailers with their numbers (CAMPAIGN, EMAILER)."""
+    """List the latest campaigns and emailers with their numbers (CAMPAIGN, EMAILER).
+
+    A sending that has begun says how many it has reached.
+    """
     session = _session()
     for noun, rows in (
         ("campaign", status.campaigns(session)),

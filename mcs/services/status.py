@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from mcs.core.states import EMAILER_STATES
 from mcs.gateways.jobqueue import QueueHealth
 from mcs.models import Campaign, Contact, Emailer, Scenario, Schedule, Slice
-from mcs.services import actions, planning
+from mcs.services import actions, planning, reach
 
 LOOKAHEAD = timedelta(days=366)
 LATEST = 20
@@ -91,19 +91,21 @@ def campaigns(session: Session) -> list[Row]:
 
 
 def emailers(session: Session) -> list[Row]:
-    """The latest emailers, the newest first."""
+    """The latest emailers, the newest first, those that have begun with how far they have got."""
     rows = session.execute(
         select(Emailer, Scenario.name, Campaign.name)
         .join(Scenario, Scenario.id == Emailer.scenario_id)
         .join(Campaign, Campaign.id == Scenario.campaign_id)
         .order_by(Emailer.id.desc())
         .limit(LATEST)
-    )
+    ).all()
+    reached = reach.of_emailers(session, [emailer.id for emailer, _, _ in rows])
     return [
         Row(
             emailer.id,
             emailer.state,
-            f"{scenario} of {campaign}, {emailer.scheduled_at:%Y-%m-%d %H:%M} UTC",
+            f"{scenario} of {campaign}, {emailer.scheduled_at:%Y-%m-%d %H:%M} UTC"
+            + (f": {reached[emailer.id].words}" if emailer.id in reached else ""),
         )
         for emailer, scenario, campaign in rows
     ]

@@ -237,6 +237,19 @@ def test_list_tells_the_numbers_that_the_other_commands_ask_for(mcs: Command, se
     assert re.search(r"^campaign +\d+  active ", listed, re.MULTILINE)
 
 
+def test_list_tells_how_far_a_sending_has_got_once_it_has_begun(
+    mcs: Command, session: Session, campaign: Campaign, tomorrow: datetime, queue: JobQueue
+) -> None:
+    (emailer_id,) = planning.plan_day(session, tomorrow, queue)
+    planned = mcs("list").output
+    assert re.search(rf"^emailer +{emailer_id}  planned .* 10:00 UTC$", planned, re.MULTILINE)
+    emailers.send(session, tomorrow, queue, emailer_id, timedelta(hours=2))
+    begun = mcs("list").output
+    assert re.search(r"  sending .* 10:00 UTC: 0 of 3 sent$", begun, re.MULTILINE)
+    emailers.cancel(session, tomorrow, emailer_id)
+    assert "10:00 UTC: 0 of 3 sent, 3 skipped\n" in mcs("list").output
+
+
 def test_the_next_send_is_told_days_before_it_is_planned(mcs: Command, session: Session) -> None:
     day = datetime.now(UTC).date() + timedelta(days=9)
     campaign = add_campaign(session, start_date=day, end_date=day, timezone="UTC")
