@@ -9,6 +9,8 @@ from string import Template
 
 import css_inline
 
+from mcs.core.words import sentence
+
 _HTML = Template("""\
 <!DOCTYPE html>
 <html>
@@ -94,4 +96,6 @@ def text_letter(content: str, sender: str, address: str, unsubscribe_url: str) -
 
 
 def _reason(sender: str) -> str:
-    return f"You get this email because your address is on a list of {sender or 'the sender'}."
+    return sentence(
+        f"You get this email because your address is on a list of {sender or 'the sender'}"
+    )

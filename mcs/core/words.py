@@ -39,6 +39,11 @@ def count(value: int, one: str, many: str | None = None) -> str:
     return f"{value:,} {one if value == 1 else many or one + 's'}"
 
 
+def sentence(text: str) -> str:
+    """The text with the full stop that ends it, where no mark of its own does: ``Shop, Ltd.``."""
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
 def span(length: timedelta) -> str:
     """How long, in the largest two units: ``2 seconds``, ``1 minute 5 seconds``, ``3 days``."""
     seconds = int(abs(length).total_seconds())

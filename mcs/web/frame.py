@@ -50,6 +50,7 @@ def init_app(app: Flask) -> None:
         error_words=words.error,
         moment=moment,
         period=period,
+        sentence=words.sentence,
         day=words.day,
         date_of=date_of,
         city=words.city,

@@ -8,6 +8,7 @@ from email import message_from_bytes, policy
 from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.utils import parseaddr
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -715,3 +716,10 @@ def test_styles_are_inlined_and_none_is_fetched() -> None:
     assert '<a href="https://x.example/" style="color: #1d4ed8;">' in html
     assert "prefers-color-scheme: dark" in html
     assert "<link" not in html
+
+
+@pytest.mark.parametrize("name", ["Jo's Shop, Ltd.", "Yahoo!", "Who?"])
+def test_the_footers_sentence_ends_once(name: str) -> None:
+    text, html = parts(sent(from_name=name))
+    assert f"on a list of {name}\nUnsubscribe: " in text
+    assert f"on a list of {name}<br>" in unescape(html)

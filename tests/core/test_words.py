@@ -1,4 +1,4 @@
-"""How MCS says lengths of time."""
+"""How MCS says lengths of time, errors, and where a sentence ends."""
 
 from datetime import timedelta
 
@@ -36,3 +36,17 @@ def test_a_length_is_said_in_its_largest_units(length: timedelta, said: str) -> 
 )
 def test_an_error_is_said_without_its_class(kept: str, said: str) -> None:
     assert words.error(kept) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("From Ada's Shop", "From Ada's Shop."),
+        ("From Jo's Shop, Ltd.", "From Jo's Shop, Ltd."),
+        ("From Yahoo!", "From Yahoo!"),
+        ("From Who?", "From Who?"),
+        ("From And so on…", "From And so on…"),
+    ],
+)
+def test_a_sentence_ends_once(text: str, said: str) -> None:
+    assert words.sentence(text) == said

@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from mcs.config import Settings
 from mcs.core.tokens import RESUBSCRIBE, UNSUBSCRIBE, Recipient, Signer
-from mcs.models import Contact, Suppression
+from mcs.models import Campaign, Contact, Suppression
 from tests.people import add_campaign, add_contact
 from tests.web.visitor import Visitor, words
 
@@ -66,6 +66,19 @@ def test_looking_at_the_link_changes_nothing(
     if method == "GET":
         assert "Unsubscribe from Ada's Shop?" in words(answer)
         assert "Sign in" not in answer.text and "<nav" not in answer.text
+
+
+def test_a_sender_that_ends_in_a_dot_ends_the_sentence(
+    client: FlaskClient, session: Session, link: str
+) -> None:
+    session.scalars(select(Campaign)).one().from_name = "Jo's Shop, Ltd."
+    session.commit()
+    asked = words(client.get(link))
+    assert "no more marketing emails from Jo's Shop, Ltd. It takes effect at once." in asked
+    done = words(client.post(link))
+    assert "no more marketing emails from Jo's Shop, Ltd. One that was already" in done
+    again = words(client.get(link))
+    assert "no more marketing emails from Jo's Shop, Ltd. Pressed by mistake?" in again
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
