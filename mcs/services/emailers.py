@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from mcs.core import retries
+from mcs.core import retries, words
 from mcs.core.states import EMAILER_MOVES, may_move
 from mcs.core.walltime import instant
 from mcs.gateways.jobqueue import JobQueue
@@ -392,7 +392,7 @@ def record_served(session: Session, emailer_id: int) -> None:
 
 def _too_late(emailer: Emailer, now: datetime) -> str:
     minutes = int((now - emailer.scheduled_at).total_seconds() // 60)
-    return f"It could not start in time: it was {minutes:,} minutes late."
+    return f"It could not start in time: it was {words.count(minutes, 'minute')} late."
 
 
 _REFUSED = {

@@ -144,6 +144,22 @@ def test_late_within_the_limit_goes_at_once_and_says_so(
     assert (progress.state, progress.late_by) == ("sending", timedelta(minutes=119))
 
 
+@pytest.mark.parametrize(
+    ("minutes", "said"), [(1, "1 minute late"), (2, "2 minutes late"), (2000, "2,000 minutes late")]
+)
+def test_how_late_it_was_is_said_in_minutes(
+    session: Session, now: datetime, queue: JobQueue, minutes: int, said: str
+) -> None:
+    campaign = add_campaign(session)
+    add_contact(session, campaign, "Ann")
+    add_scenario(session, campaign)
+    (emailer_id,) = planning.plan_day(session, now, queue)
+    late = now + timedelta(minutes=minutes)
+    emailers.send(session, late, queue, emailer_id, timedelta(0))
+    notice = headway.progress(session, emailer_id).notice
+    assert notice == f"It could not start in time: it was {said}."
+
+
 def test_later_than_the_limit_is_missed_until_a_person_says(
     session: Session, now: datetime, queue: JobQueue
 ) -> None:
