@@ -1,6 +1,7 @@
 """Scenarios: find, write, schedule, duplicate, delete messages; say in time what is wrong."""
 
 import datetime as dt
+import re
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -24,6 +25,8 @@ STATES = ("draft", "scheduled", "sending", "paused", "sent", "missed", "cancelle
 WHEN = ("upcoming", "past")
 # Filling in a form takes time: a moment that has only just passed still counts as now.
 GRACE = timedelta(minutes=1)
+LONGEST_NAME = 200
+_COPY = re.compile(r" \(copy(?: \d+)?\)$")
 _UNDATED = date(9999, 12, 31)
 _UNTIMED = time(0, 0)
 
@@ -435,7 +438,17 @@ def unschedule(
 def duplicate(session: Session, now: datetime, scenario_id: int, *, by: int | None = None) -> int:
     """A draft with the same words and no time of its own; its id. Raises Unknown."""
     original = find(session, scenario_id).scenario
-    return _copy(session, now, original, f"{original.name} (copy)", None, by)
+    return _copy(session, now, original, _copys_name(session, original), None, by)
+
+
+def _copys_name(session: Session, original: Scenario) -> str:
+    """``Hello (copy)``, ``Hello (copy 2)``: the first that no scenario of the campaign has."""
+    of_campaign = select(Scenario.name).where(Scenario.campaign_id == original.campaign_id)
+    taken = set(session.scalars(of_campaign))
+    stem = _COPY.sub("", original.name)
+    endings = (" (copy)", *(f" (copy {number})" for number in range(2, len(taken) + 2)))
+    names = (stem[: LONGEST_NAME - len(ending)] + ending for ending in endings)
+    return next(name for name in names if name not in taken)
 
 
 def send_to_added(
@@ -460,7 +473,7 @@ def _copy(
     excludes_id: int | None,
     by: int | None,
 ) -> int:
-    fields = replace(fields_of(original), name=name[:200], date=None, time=None)
+    fields = replace(fields_of(original), name=name[:LONGEST_NAME], date=None, time=None)
     with writing(session):
         scenario = Scenario(
             campaign_id=original.campaign_id,

@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 
 from mcs.gateways import clock
 from mcs.models import Campaign, Emailer, Scenario
-from mcs.services import suppressions
+from mcs.services import scenarios, suppressions
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.web.visitor import Visitor, words
 
@@ -236,6 +236,32 @@ def test_duplicate_and_delete(olga: Visitor, session: Session, autumn: Campaign)
     assert olga.post(f"{path}/delete").status_code == 303
     assert only(session).name == "Hello (copy)"
     assert olga.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "copies"),
+    [
+        ("Hello", ["Hello (copy)", "Hello (copy 2)", "Hello (copy 3)"]),
+        ("Hello (copy 7)", ["Hello (copy)", "Hello (copy 2)", "Hello (copy 3)"]),
+        ("x" * 200, ["x" * 193 + " (copy)", "x" * 191 + " (copy 2)", "x" * 191 + " (copy 3)"]),
+    ],
+)
+def test_each_duplicate_has_a_name_of_its_own(
+    session: Session, autumn: Campaign, now: datetime, name: str, copies: list[str]
+) -> None:
+    original = add_scenario(session, autumn, name=name).id
+    # Of another campaign: it may be called the same.
+    add_scenario(session, add_campaign(session), name="Hello (copy)")
+    made = [scenarios.duplicate(session, now, original) for _ in copies]
+    assert [session.get_one(Scenario, one).name for one in made] == copies
+
+
+def test_the_duplicate_of_a_duplicate_is_the_next_one(
+    session: Session, autumn: Campaign, now: datetime
+) -> None:
+    first = scenarios.duplicate(session, now, add_scenario(session, autumn).id)
+    second = scenarios.duplicate(session, now, first)
+    assert session.get_one(Scenario, second).name == "Hello (copy 2)"
 
 
 def test_the_preview_is_what_the_chosen_contact_gets_and_can_do_nothing(
