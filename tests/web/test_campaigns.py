@@ -1,5 +1,6 @@
 """The pages of campaigns, as Olga uses them."""
 
+import re
 from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
@@ -82,6 +83,26 @@ def test_what_cannot_be_is_said_at_its_field_and_nothing_typed_is_lost(
     assert 'aria-invalid="true"' in answer.text
     field = next(iter(changes))
     assert f'href="#{field}"' in answer.text
+
+
+def test_the_summary_names_the_field_where_the_sentence_does_not(olga: Visitor) -> None:
+    olga.get("/campaigns/new")
+    wrong = {
+        "name": "",
+        "start_date": "24.11.2026",
+        "end_date": "30.11.2026",
+        "from_email": "ada",
+        "reply_to": "bob",
+    }
+    page = olga.post("/campaigns/new", CONTRACT | wrong).text
+    summary = re.findall(r'<li><a href="#[^"]*">(.*?)</a>', page)
+    assert summary == [
+        "Give the campaign a name.",
+        "First day: Write the date as year-month-day, such as 2026-11-24.",
+        "Last day: Write the date as year-month-day, such as 2026-11-24.",
+        "From address: This is not an email address: there is no @.",
+        "Reply-to address: This is not an email address: there is no @.",
+    ]
 
 
 def test_several_mistakes_are_told_at_once(olga: Visitor) -> None:
