@@ -13,7 +13,7 @@ from mcs.models import User
 from mcs.services import users
 from mcs.web.forms import Form, complain
 from mcs.web.frame import THEME_COOKIE, THEMES
-from mcs.web.parts import line
+from mcs.web.parts import line, settings
 from mcs.web.security import forget_pages, safe_next
 
 bp = Blueprint("sessions", __name__)
@@ -77,7 +77,10 @@ def setup() -> Response | str | tuple[str, int]:
         if users.has_owner(db.session()) and not token:
             return redirect("/login", 303)
         return render_template(
-            "sessions/no_setup.html", token=token, has_owner=users.has_owner(db.session())
+            "sessions/no_setup.html",
+            token=token,
+            has_owner=users.has_owner(db.session()),
+            production=settings().production,
         ), 403 if token else 200
     form = SetupForm(email=invitation.email) if request.method == "GET" else SetupForm()
     if invitation.email and request.method == "POST":

@@ -1,5 +1,8 @@
 """The first run, signing in and out, and one's own account."""
 
+import re
+import shlex
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -23,6 +26,23 @@ def test_until_there_is_an_owner_every_page_leads_to_setup(app: Flask) -> None:
         answer = visitor.get(path)
         assert (answer.status_code, answer.location) == (303, "/setup"), path
     assert "make run" in words(visitor.get("/setup"))
+
+
+@pytest.mark.parametrize("path", ["/setup", "/setup?token=cut"])
+@pytest.mark.parametrize(
+    ("env", "program"), [("development", ".venv/bin/flask"), ("production", "flask")]
+)
+def test_the_command_that_setup_prints_makes_the_owner(
+    app: Flask, path: str, env: str, program: str
+) -> None:
+    app.config["SETTINGS"] = replace(app.config["SETTINGS"], env=env)
+    printed = re.search(r"<pre[^>]*><code>(.*?)</code></pre>", Visitor(app).get(path).text)
+    assert printed is not None
+    command = shlex.split(printed[1])
+    assert command[:4] == [program, "--app", "wsgi", "mcs"]
+    made = app.test_cli_runner().invoke(args=command[3:], input=f"{PASSWORD}\n{PASSWORD}\n")
+    assert made.exit_code == 0, made.output
+    assert made.output.endswith("you@example.com can sign in as owner.\n")
 
 
 def test_the_one_time_link_makes_the_owner_and_signs_in(app: Flask) -> None:
