@@ -31,6 +31,17 @@ TAGS = ("if", "elif", "else", "endif")
 _JINJA = Environment(keep_trailing_newline=True)
 _TAG = r"\{%(?:[^\n\"'%]|%(?!\})|\"[^\"\n]*\"|'[^'\n]*')*%\}"
 _LINE_OF_TAGS = re.compile(rf"^[ \t]*({_TAG}(?:[ \t]*{_TAG})*)[ \t]*\n", re.MULTILINE)
+_BEGINS = re.compile(r"\{\{|\{%")
+# Comments, and tags on however many lines. Atomic groups, so that its time is linear: possessive
+# quantifiers around groups match wrongly in Python 3.11.2.
+_INSIDE = r"(?>(?:\"[^\"\n]*\"|'[^'\n]*'|(?!\}\}|%\}|\{\{|\{%).)*)"
+_CLOSED = re.compile(
+    rf"\{{#(?>(?:(?!#\}}|\{{#).)*)#\}}|\{{\{{{_INSIDE}\}}\}}|\{{%{_INSIDE}%\}}", re.DOTALL
+)
+_UNCLOSED = {
+    "{{": "{{ is never closed: write }} behind the name.",
+    "{%": "{% is never closed: write %} at its end.",
+}
 _FORBIDDEN: dict[type[nodes.Node], str] = {
     nodes.Getattr: "A dot inside a field is not allowed",
     nodes.Getitem: "Square brackets are not allowed",
@@ -61,11 +72,32 @@ def parse(source: str) -> Nodes:
         raise BadContent(f"This is longer than {SOURCE_LIMIT:,} characters.")
     source = source.replace("\r\n", "\n").replace("\r", "\n")
     try:
+        return _read(source)
+    except BadContent as refusal:
+        unclosed = _unclosed(source, refusal.line)
+        if unclosed is None:
+            raise
+        raise unclosed from refusal
+
+
+def _read(source: str) -> Nodes:
+    try:
         source = _LINE_OF_TAGS.sub(_line_end_into_tag, source)
         _refuse_tokens(source)
         return _parsed(_JINJA.parse(source).body)
     except TemplateSyntaxError as error:
         raise BadContent(_plain(error), error.lineno) from error
+
+
+def _unclosed(source: str, line: int) -> BadContent | None:
+    """What is wrong at a line or before it, where that is a tag that is not closed before another
+    one begins: it takes the text behind it for its own, so that this is refused further down."""
+    left = _CLOSED.sub(lambda whole: "\n" * whole[0].count("\n"), source)
+    begins = _BEGINS.search(left)
+    if begins is None:
+        return None
+    at = left.count("\n", 0, begins.start()) + 1
+    return BadContent(_UNCLOSED[begins[0]], at) if at <= line else None
 
 
 def _line_end_into_tag(line: re.Match[str]) -> str:

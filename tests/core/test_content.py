@@ -165,7 +165,7 @@ def test_h20_an_injection_is_refused_with_its_line(payload: str) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("a\n{{ name", "Line 2: A {% if %} has no {% endif %}, or a {{ has no }}."),
+        ("a\n{{ name", "Line 2: {{ is never closed: write }} behind the name."),
         ("{% if name %}\na", "Line 2: A {% if %} has no {% endif %}, or a {{ has no }}."),
         (
             "a\n{% endif %}",
@@ -207,6 +207,49 @@ def test_a_marketer_understands_what_is_wrong(content: str, sentence: str) -> No
     assert told(content=content) == [Problem("content", sentence)]
 
 
+NEVER_CLOSED = "{{ is never closed: write }} behind the name."
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("a\nb\n{{ oops\nc\nd alert(1) {{ name }} e", f"Line 3: {NEVER_CLOSED}"),
+        ("a\n{{ oops\nit's {{ name }}", f"Line 2: {NEVER_CLOSED}"),
+        ("{{ name }} {{ oops, 3 euros\n\n# Title", f"Line 1: {NEVER_CLOSED}"),
+        ("Hi {{ name }\n{{ company }}", f"Line 1: {NEVER_CLOSED}"),
+        ("{# {{ #}\n{{\nname\n}}\n{{ oops\n", f"Line 5: {NEVER_CLOSED}"),
+        (
+            "a\n{% if name\nHello {% endif %}",
+            "Line 2: {% is never closed: write %} at its end.",
+        ),
+        ("{% if name }}\na{% endif %}", "Line 1: {% is never closed: write %} at its end."),
+    ],
+)
+def test_a_tag_that_is_never_closed_is_told_with_its_own_line(content: str, sentence: str) -> None:
+    assert told(content=content) == [Problem("content", sentence)]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("{{ name\n}}\n{{ 3 }}", 3),
+        ('{{ company\n| default("{{")\n}} {{ a b }}', 3),
+        ("{# {{ #} {{ 3 }}", 1),
+        ("{{ company | default('}}') }}\n{{ a.b }}", 2),
+        ("{% if name\n%}a{% endif %}\n{{ a + 1 }}", 3),
+        ("{{ name\n| reverse }}", 2),
+        ("{{ it's }} {{ name }}", 1),
+        ("{{ 3 }}\n{{ oops", 1),
+    ],
+)
+def test_a_tag_on_several_lines_is_not_taken_for_one_that_is_never_closed(
+    content: str, line: int
+) -> None:
+    (problem,) = told(content=content)
+    assert problem.text.startswith(f"Line {line}: ")
+    assert "never closed" not in problem.text
+
+
 @pytest.mark.parametrize(
     ("subject", "sentence"),
     [
@@ -218,7 +261,7 @@ def test_a_marketer_understands_what_is_wrong(content: str, sentence: str) -> No
             "{{ compny }}",
             "{{ compny }} is not a field of this campaign's contacts; did you mean company?",
         ),
-        ("{{ name", "A {% if %} has no {% endif %}, or a {{ has no }}."),
+        ("{{ name", "{{ is never closed: write }} behind the name."),
     ],
 )
 def test_a_subject_that_cannot_be_is_fatal(subject: str, sentence: str) -> None:
