@@ -20,6 +20,7 @@ from flask.cli import AppGroup
 from sqlalchemy.orm import Session
 
 from mcs.config import Settings
+from mcs.core.exports import as_csv
 from mcs.core.tables import BadFile
 from mcs.extensions import db
 from mcs.gateways import clock
@@ -34,6 +35,7 @@ from mcs.services import (
     emailers,
     headway,
     imports,
+    ledger,
     planning,
     settling,
     status,
@@ -250,6 +252,21 @@ def settle(emailer_id: int, answer: str) -> None:
     _refuse_unknown(emailer_id)
     _act(lambda: settling.settle(_session(), clock.now(), _queue(), emailer_id, answer))
     _say_progress(emailer_id)
+
+
+@group.command("ledger")
+@click.argument("emailer_id", metavar="EMAILER", type=int)
+@click.option(
+    "--outcome", type=click.Choice(ledger.OUTCOMES), help="Only the messages that it is so of."
+)
+def write_ledger(emailer_id: int, outcome: str | None) -> None:
+    """Write what became of each message of a sending: the CSV that its page offers.
+
+    One row per recipient, to standard output, in UTF-8. Times are UTC.
+    """
+    _refuse_unknown(emailer_id)
+    for piece in as_csv(ledger.table(_session(), emailer_id, outcome or "")):
+        sys.stdout.buffer.write(piece.encode())
 
 
 def _refuse_unknown(emailer_id: int) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +17,7 @@ from mcs.api import access, bodies
 from mcs.api.problems import Problem
 from mcs.api.schemas import LARGEST_BIG_ID, LARGEST_ID
 from mcs.config import Settings
+from mcs.core import words
 from mcs.extensions import db
 from mcs.gateways import clock
 from mcs.gateways.jobqueue import JobQueue
@@ -180,7 +181,7 @@ def view(operation: Operation) -> Callable[..., Response]:
 
 def instant(moment: datetime | None) -> str | None:
     """RFC 3339 in UTC."""
-    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return None if moment is None else words.instant(moment)
 
 
 def _once(operation: Operation, asked: Asked, key: Key, path: Mapping[str, Any]) -> Response:

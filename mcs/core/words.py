@@ -1,7 +1,7 @@
 """How MCS says dates, times, zones and numbers: plain words, the same on every page."""
 
 import re
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 _ERRORS_CLASS = re.compile(r"^(?:\w+\.)*[A-Z]\w*: ")
@@ -27,6 +27,16 @@ def moment(at: datetime, zone: ZoneInfo, year: int | None = None) -> str:
 def wall(on: date, at: time, zone: str, year: int | None = None) -> str:
     """A wall time in its zone: ``Tue 24 Nov, 10:00 Berlin``."""
     return f"{day(on, year)}, {at:%H:%M} {city(zone)}"
+
+
+def instant(at: datetime) -> str:
+    """An instant for programs: RFC 3339 in UTC, ``2026-11-24T09:00:00Z``."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def state(word: str) -> str:
+    """A state as it is shown: ``in_doubt`` -> ``In doubt``."""
+    return word.replace("_", " ").capitalize()
 
 
 def number(value: int) -> str:

@@ -1,14 +1,16 @@
-"""The ledger, read: what became of each delivery of an emailer, a page at a time."""
+"""The ledger, read: what became of each delivery of an emailer, a page at a time or as a whole."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session, contains_eager
 
+from mcs.core import words
 from mcs.core.addresses import BadAddress, parse_address
 from mcs.core.states import DELIVERY_EXCEPTIONS, DELIVERY_STATES, EMAILER_STATES
+from mcs.core.tables import safe_cell
 from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario, Slice
 from mcs.services.paging import At, Page, Rows, by_id, turn
 from mcs.services.unknown import Unknown
@@ -23,6 +25,37 @@ _COUNTS = {
     "in_doubt": Slice.in_doubt,
     "skipped": Slice.skipped,
 }
+# What stands where the name was of a contact who was deleted.
+DELETED = "Deleted contact"
+# ``due_at`` is told of what waits only. ``message_id`` is the Message-ID's first part, as on the
+# delivery's page: the rest is the host that MCS_BASE_URL named at the time.
+COLUMNS = (
+    "email",
+    "name",
+    "state",
+    "reason",
+    "attempts",
+    "due_at",
+    "started_at",
+    "sent_at",
+    "reply_code",
+    "reply_text",
+    "message_id",
+)
+_TOLD = (
+    Contact.email,
+    Contact.name,
+    Contact.deleted_at,
+    Delivery.state,
+    Delivery.reason,
+    Delivery.attempts,
+    Delivery.due_at,
+    Delivery.started_at,
+    Delivery.sent_at,
+    Delivery.reply_code,
+    Delivery.reply_text,
+    Delivery.message_id,
+)
 
 
 @dataclass(frozen=True)
@@ -46,18 +79,47 @@ def ledger(
     ``search`` is part of an address or a name.
     """
     low, high = _range(session, emailer_id, outcome)
-    query: Rows = (
-        select(Delivery, Contact)
-        .join(Contact, Contact.id == Delivery.contact_id)
-        .where(_of(emailer_id, outcome), Delivery.id.between(low, high))
-    )
-    if outcome:
-        column = Delivery.exception if outcome in DELIVERY_EXCEPTIONS else Delivery.state
-        query = query.where(column == outcome)
-    if search:
-        query = query.where(_like(session, search))
+    found = _found(session, select(Delivery, Contact), emailer_id, outcome, search)
+    query = found.where(Delivery.id.between(low, high))
     order = by_id(Delivery.id, descending=False)
     return turn(session, query, order, at, limit, Entry, lambda entry: entry.delivery.id)
+
+
+def table(
+    session: Session, emailer_id: int, outcome: str = "", search: str = ""
+) -> Iterator[list[str]]:
+    """The same deliveries as rows of a CSV, headers first, ready for a spreadsheet: no cell is a
+    formula. Times are RFC 3339 in UTC.
+
+    Reads a slice's range at a time, and while its rows are taken no transaction is open: whoever
+    downloads slowly must not keep the database from clearing up, nor a connection. So a delivery
+    is told as it was when its range was read. Raises Unknown before the first row.
+    """
+    find(session, emailer_id)
+    query = _found(session, select(*_TOLD), emailer_id, outcome, search).order_by(Delivery.id)
+    ranges = _ranges(session, emailer_id, outcome)
+    session.rollback()
+    yield list(COLUMNS)
+    for low, high in ranges:
+        rows = session.execute(query.where(Delivery.id.between(low, high))).all()
+        session.rollback()
+        yield from map(_cells, rows)
+
+
+def _cells(row: Any) -> list[str]:
+    return [
+        safe_cell(row.email),
+        DELETED if row.deleted_at else safe_cell(row.name),
+        words.state(row.state),
+        safe_cell(row.reason),
+        str(row.attempts),
+        words.instant(row.due_at) if row.state == "pending" else "",
+        words.instant(row.started_at) if row.started_at else "",
+        words.instant(row.sent_at) if row.sent_at else "",
+        str(row.reply_code or ""),
+        safe_cell(row.reply_text),
+        row.message_id,
+    ]
 
 
 def entry(session: Session, delivery_id: int) -> Entry:
@@ -121,6 +183,15 @@ def _in_doubt(query: Any, campaign_id: int) -> Any:
     )
 
 
+def _found(session: Session, query: Any, emailer_id: int, outcome: str, search: str) -> Any:
+    """What is asked of the emailer's deliveries and their contacts, of those only."""
+    query = query.join(Contact, Contact.id == Delivery.contact_id).where(_of(emailer_id, outcome))
+    if outcome:
+        column = Delivery.exception if outcome in DELIVERY_EXCEPTIONS else Delivery.state
+        query = query.where(column == outcome)
+    return query.where(_like(session, search)) if search else query
+
+
 def _of(emailer_id: int, outcome: str) -> ColumnElement[bool]:
     """The emailer's rows, by the index on exceptions or else by walking the ids.
 
@@ -151,13 +222,21 @@ def _range(session: Session, emailer_id: int, outcome: str) -> tuple[int, int]:
 
     An emailer's deliveries are written in one go, so this keeps the query off everybody else's.
     """
-    query = select(func.min(Slice.low_id), func.max(Slice.high_id)).where(
-        Slice.emailer_id == emailer_id
-    )
-    if outcome:
-        query = query.where(_COUNTS[outcome] > 0)
-    low, high = session.execute(query).one()
+    lowest, highest = func.min(Slice.low_id), func.max(Slice.high_id)
+    low, high = session.execute(select(lowest, highest).where(*_with(emailer_id, outcome))).one()
     return (1, 0) if low is None else (low, high)
+
+
+def _ranges(session: Session, emailer_id: int, outcome: str) -> list[tuple[int, int]]:
+    """The same slice by slice. They hold on when slices are parted: no delivery changes its id."""
+    slices = select(Slice.low_id, Slice.high_id).where(*_with(emailer_id, outcome))
+    return [(low, high) for low, high in session.execute(slices.order_by(Slice.low_id))]
+
+
+def _with(emailer_id: int, outcome: str) -> list[ColumnElement[bool]]:
+    """The emailer's slices; of one outcome, those that have any."""
+    its_own = Slice.emailer_id == emailer_id
+    return [its_own, _COUNTS[outcome] > 0] if outcome else [its_own]
 
 
 def emailers(

@@ -1,9 +1,5 @@
 """The pages of contacts: lists, one person's page, adding, holding back, removing, exporting."""
 
-import csv
-import io
-import re
-from collections.abc import Iterator
 from typing import Any
 
 from flask import (
@@ -14,7 +10,6 @@ from flask import (
     redirect,
     render_template,
     request,
-    stream_with_context,
 )
 from flask_login import current_user
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -27,6 +22,7 @@ from mcs.models import Campaign
 from mcs.services import attributes, contacts, enrolling, subjects
 from mcs.services.contacts import Refused
 from mcs.services.unknown import find_campaign
+from mcs.web.downloads import download, in_a_filename
 from mcs.web.forms import Form, complain, trimmed
 from mcs.web.parts import LARGEST_ID, id_in, line, place, searched, settings, word
 
@@ -238,28 +234,10 @@ def delete(contact_id: int) -> WerkzeugResponse:
 
 @bp.get(id_in("/campaigns/{campaign_id}/contacts.csv"))
 def export(campaign_id: int) -> Response:
-    """The batch as a CSV (UTF-8 with the mark by which Excel knows it)."""
+    """The batch as a CSV."""
     campaign = find_campaign(db.session(), campaign_id)
-    name = re.sub(r"[^A-Za-z0-9]+", "-", campaign.name).strip("-").lower() or "campaign"
-    rows = contacts.export(db.session(), campaign_id)
-    return Response(
-        stream_with_context(_csv(rows)),
-        content_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}-contacts.csv"'},
-    )
-
-
-def _csv(rows: Iterator[list[str]]) -> Iterator[str]:
-    yield "\ufeff"
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    for row in rows:
-        writer.writerow(row)
-        if buffer.tell() > 32_000:
-            yield buffer.getvalue()
-            buffer.seek(0)
-            buffer.truncate()
-    yield buffer.getvalue()
+    name = in_a_filename(campaign.name, "campaign")
+    return download(contacts.export(db.session(), campaign_id), f"{name}-contacts.csv")
 
 
 def _scope() -> Campaign | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from flask import Blueprint, flash, redirect, render_template
 from flask_login import current_user
@@ -15,6 +16,7 @@ from mcs.gateways import clock
 from mcs.models import Emailer
 from mcs.services import audiences, emailers, headway, ledger, scenarios, settling
 from mcs.services.emailers import NotPossible
+from mcs.web.downloads import download, in_a_filename
 from mcs.web.forms import Form
 from mcs.web.parts import (
     Day,
@@ -65,8 +67,34 @@ def show(emailer_id: int) -> str:
     return _page(emailer_id, NewTimeForm(formdata=None))
 
 
+@bp.get(id_in("/emailers/{emailer_id}/ledger.csv"))
+def ledger_file(emailer_id: int) -> Response:
+    """The ledger as a CSV, of what the page's filter lets through."""
+    session, filters = db.session(), _filters()
+    name = _filename(ledger.find(session, emailer_id), filters["outcome"])
+    return download(ledger.table(session, emailer_id, **filters), name)
+
+
+def _filename(emailer: Emailer, outcome: str) -> str:
+    """``autumn-sale-opening-2026-11-23.csv``."""
+    scenario = emailer.scenario
+    zone = ZoneInfo(scenario.campaign.timezone)
+    names = [
+        in_a_filename(scenario.campaign.name, "campaign"),
+        in_a_filename(scenario.name, "scenario"),
+        emailer.scheduled_at.astimezone(zone).date().isoformat(),
+    ]
+    if outcome:
+        names.append(in_a_filename(outcome, ""))
+    return "-".join(names) + ".csv"
+
+
+def _filters() -> dict[str, str]:
+    return {"outcome": word("outcome", ledger.OUTCOMES), "search": searched()}
+
+
 def _page(emailer_id: int, form: NewTimeForm) -> str:
-    filters = {"outcome": word("outcome", ledger.OUTCOMES), "search": searched()}
+    filters = _filters()
     standing = _standing(emailer_id)
     return render_template(
         "emailers/show.html",

@@ -54,6 +54,7 @@ def init_app(app: Flask) -> None:
         day=words.day,
         date_of=date_of,
         city=words.city,
+        state=words.state,
     )
     app.jinja_env.globals.update(
         theme=theme, navigation=navigation, static_url=static_url, with_query=with_query, zone=zone

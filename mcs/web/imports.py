@@ -1,18 +1,14 @@
 """Imports: upload a CSV to a campaign, review it, watch it, and mend what was not taken."""
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from flask import (
     Blueprint,
-    Response,
     flash,
     redirect,
     render_template,
     request,
     send_file,
-    stream_with_context,
 )
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
@@ -28,6 +24,7 @@ from mcs.gateways import clock
 from mcs.models import Import
 from mcs.services import imports
 from mcs.services.unknown import find_campaign
+from mcs.web.downloads import download
 from mcs.web.forms import FileForm, Form, complain
 from mcs.web.parts import id_in, place, queue, settings
 
@@ -158,23 +155,7 @@ def rejected(import_id: int) -> ResponseReturnValue:
     found = imports.find(db.session(), import_id)
     delimiter = Layout.from_json(found.mapping).delimiter
     table = imports.rejected_table(db.session(), import_id)
-    return Response(
-        stream_with_context(_csv(table, delimiter)),
-        mimetype="text/csv",
-        headers={"Content-Disposition": f'attachment; filename="rejected-{import_id}.csv"'},
-    )
-
-
-def _csv(table: Iterable[list[str]], delimiter: str) -> Iterator[str]:
-    """A row at a time; the byte order mark is how Excel knows UTF-8."""
-    line = io.StringIO(newline="")
-    writer = csv.writer(line, delimiter=delimiter)
-    yield "\ufeff"
-    for row in table:
-        writer.writerow(row)
-        yield line.getvalue()
-        line.seek(0)
-        line.truncate()
+    return download(table, f"rejected-{import_id}.csv", delimiter)
 
 
 @bp.get("/examples/contacts.csv")

@@ -36,6 +36,7 @@ See you in the shop
 Ada"""
 # Answers that are no page of their own: parts of pages, frames, files.
 NO_PAGES = {
+    "emailers.ledger_file",
     "emailers.progress",
     "health.show",
     "home.sending",

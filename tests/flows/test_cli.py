@@ -26,7 +26,7 @@ from tests.people import add_campaign, add_contacts, add_scenario
 DONE, REFUSED, MISUSED, UNWELL = 0, 1, 2, 3
 COMMANDS = (
     "create-user", "plan-day", "tick", "import-contacts", "status", "list", "pause", "resume",
-    "cancel",
+    "cancel", "ledger",
 )  # fmt: skip
 Command = Callable[..., Result]
 
@@ -110,6 +110,7 @@ def test_each_command_explains_itself(mcs: Command, name: str) -> None:
         ("create-user", "ada@shop.example", "--role", "emperor", "--password", "x"),
         ("pause",),
         ("pause", "first"),
+        ("ledger", "1", "--outcome", "lost"),
         ("status", "--yaml"),
     ],
 )
@@ -229,6 +230,46 @@ def test_pause_resume_and_cancel(mcs: Command, session: Session, sending: int) -
         assert over.output.startswith("Error: ")
         assert mcs(verb, 999).exit_code == REFUSED
     assert mcs("cancel", 999, "--yes").exit_code == REFUSED
+
+
+def test_ledger_writes_a_row_for_each_recipient(mcs: Command, sending: int) -> None:
+    whole = mcs("ledger", sending)
+    assert whole.exit_code == DONE
+    head, *rows = whole.stdout_bytes.decode("utf-8-sig").splitlines()
+    assert head.startswith("email,name,state,reason,attempts,due_at,")
+    assert [row.split(",")[:3] for row in rows] == [
+        [f"p{number}@people.example", f"P{number}", "Pending"] for number in range(3)
+    ]
+    assert mcs("ledger", sending, "--outcome", "pending").stdout_bytes == whole.stdout_bytes
+    assert mcs("ledger", sending, "--outcome", "in_doubt").stdout.count("\n") == 1
+    refused = mcs("ledger", 999)
+    assert refused.exit_code == REFUSED
+    assert refused.stderr == "Error: There is no emailer 999; `mcs list` lists them.\n"
+
+
+def test_a_ledger_of_which_the_head_is_enough_ends_quietly(
+    session: Session, tomorrow: datetime, queue: JobQueue, settings: Settings
+) -> None:
+    """As with ``| head -n 1``; 2,000 rows are more than a pipe holds."""
+    big = add_campaign(session, timezone="UTC", end_date=tomorrow.date())
+    add_contacts(session, big, 2_000)
+    add_scenario(session, big, date=tomorrow.date(), time=tomorrow.time())
+    (emailer_id,) = planning.plan_campaign(session, tomorrow, queue, big.id)
+    emailers.send(session, tomorrow, queue, emailer_id, timedelta(hours=2))
+    flask = Path(sys.executable).parent / "flask"
+    with subprocess.Popen(
+        [flask, "--app", "wsgi", "mcs", "ledger", str(emailer_id)],
+        cwd=ROOT,
+        env=os.environ
+        | {"DATABASE_URL": settings.database_url, "MCS_INSTANCE": str(settings.instance)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline().startswith(b"\xef\xbb\xbfemail,name,")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1, "it did not notice"
 
 
 def test_list_tells_the_numbers_that_the_other_commands_ask_for(mcs: Command, sending: int) -> None:

@@ -1,16 +1,23 @@
 """What Olga sees of a sending, and what she can do to it: Ann, Bob, and Charlie who left."""
 
-from datetime import date, datetime, time, timedelta
+import csv
+import io
+import re
+from datetime import UTC, date, datetime, time, timedelta
+from html import unescape
 
 import pytest
 from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from werkzeug.http import parse_options_header
+from werkzeug.test import TestResponse
 
 from mcs.gateways import clock
 from mcs.gateways.jobqueue import JobQueue
 from mcs.models import Delivery, Emailer, Slice, Suppression
-from mcs.services import emailers, planning
+from mcs.services import emailers, ledger, planning
+from mcs.web.downloads import in_a_filename
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.web.visitor import Visitor, words
 
@@ -85,6 +92,73 @@ def test_the_ledger_says_what_became_of_each(olga: Visitor, sending: int) -> Non
         text = olga.get(f"{path}?{query}").text
         found = {name for name in ("Ann", "Bob", "Charlie") if f">{name}</a>" in text}
         assert found == seen, query
+
+
+def test_the_ledger_is_downloaded_as_a_csv(olga: Visitor, sending: int) -> None:
+    answer = olga.get(f"/emailers/{sending}/ledger.csv")
+    assert (answer.status_code, answer.content_type) == (200, "text/csv; charset=utf-8")
+    assert answer.is_streamed
+    assert filename(answer) == "autumn-sale-opening-2026-11-23.csv"
+    head, ann, bob, charlie = csv.reader(io.StringIO(answer.data.decode("utf-8-sig")))
+    assert tuple(head) == ledger.COLUMNS
+    assert ann[:3] == ["ann@people.example", "Ann", "Sent"]
+    assert ann[7:10] == ["2026-11-23T09:00:00Z", "250", "2.0.0 Ok: queued as 4F1A"]
+    assert bob[2:6] == ["Pending", "", "0", "2026-11-23T09:00:00Z"]
+    assert charlie[2:4] == ["Skipped", "unsubscribed"]
+
+
+@pytest.mark.parametrize(
+    ("query", "found", "name"),
+    [
+        ("?outcome=skipped", {"Charlie"}, "autumn-sale-opening-2026-11-23-skipped.csv"),
+        ("?outcome=pending&q=bob", {"Bob"}, "autumn-sale-opening-2026-11-23-pending.csv"),
+        ("?q=ann", {"Ann"}, "autumn-sale-opening-2026-11-23.csv"),
+    ],
+)
+def test_the_download_is_of_what_the_page_lists(
+    olga: Visitor, sending: int, query: str, found: set[str], name: str
+) -> None:
+    page = olga.get(f"/emailers/{sending}{query}").text
+    link = re.search(r'href="([^"]+/ledger\.csv[^"]*)"', page)
+    assert link
+    answer = olga.get(unescape(link[1]))
+    _head, *rows = csv.reader(io.StringIO(answer.data.decode("utf-8-sig")))
+    assert {row[1] for row in rows} == found
+    assert filename(answer) == name
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("Łódź 50 %", "d-50"),
+        ('"; x="\r\nSet-Cookie: a', "x-set-cookie-a"),
+        ("Ваза", "campaign"),
+        ("very " * 30, ("very-" * 12).rstrip("-")),
+    ],
+)
+def test_a_files_name_is_plain(given: str, name: str) -> None:
+    assert in_a_filename(given, "campaign") == name
+
+
+def test_a_download_is_named_after_the_campaigns_date(
+    olga: Visitor, session: Session, sending: int
+) -> None:
+    emailer = session.get_one(Emailer, sending)
+    emailer.scenario.campaign.timezone = "Pacific/Auckland"
+    emailer.scheduled_at = datetime(2026, 11, 23, 20, tzinfo=UTC)
+    session.commit()
+    answer = olga.get(f"/emailers/{sending}/ledger.csv")
+    assert filename(answer) == "autumn-sale-opening-2026-11-24.csv"
+
+
+def test_a_stranger_gets_no_ledger(stranger: Visitor, sending: int) -> None:
+    answer = stranger.get(f"/emailers/{sending}/ledger.csv")
+    assert answer.status_code == stranger.get(f"/emailers/{sending}").status_code == 303
+    assert b"people.example" not in answer.data
+
+
+def filename(answer: TestResponse) -> str:
+    return parse_options_header(answer.headers["Content-Disposition"])[1]["filename"]
 
 
 def test_the_part_that_is_polled_stops_when_it_is_over(
@@ -165,7 +239,7 @@ def test_the_list_is_filtered(olga: Visitor, sending: int) -> None:
     assert "No emailer matches" in words(olga.get("/emailers/?state=missed"))
 
 
-@pytest.mark.parametrize("verb", ["", "/progress", "/cancel"])
+@pytest.mark.parametrize("verb", ["", "/ledger.csv", "/progress", "/cancel"])
 def test_what_is_not_there_is_not_found(olga: Visitor, verb: str) -> None:
     assert olga.get(f"/emailers/77{verb}").status_code == 404
     assert olga.get(f"/emailers/99999999999999999999{verb}").status_code == 404
