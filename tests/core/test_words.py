@@ -1,6 +1,6 @@
 """How MCS says lengths of time, errors, and where a sentence ends."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -50,3 +50,15 @@ def test_an_error_is_said_without_its_class(kept: str, said: str) -> None:
 )
 def test_a_sentence_ends_once(text: str, said: str) -> None:
     assert words.sentence(text) == said
+
+
+def test_an_instant_for_programs_is_in_utc() -> None:
+    berlin = timezone(timedelta(hours=1))
+    assert words.instant(datetime(2026, 11, 24, 10, tzinfo=berlin)) == "2026-11-24T09:00:00Z"
+    at = datetime(2026, 11, 24, 9, 0, 0, 1500, tzinfo=UTC)
+    assert words.instant(at) == "2026-11-24T09:00:00.001500Z"
+
+
+@pytest.mark.parametrize(("state", "shown"), [("in_doubt", "In doubt"), ("sent", "Sent")])
+def test_a_state_is_shown_in_words(state: str, shown: str) -> None:
+    assert words.state(state) == shown
