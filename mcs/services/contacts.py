@@ -502,20 +502,23 @@ def delete(
 def export(session: Session, campaign_id: int) -> Iterator[list[str]]:
     """The batch as rows of a CSV, headers first, ready for a spreadsheet: no cell is a formula.
 
-    Reads in pieces, so memory does not grow with the batch. Raises Unknown before the first row.
+    Reads in pieces, so memory does not grow with the batch; while rows are taken no transaction is
+    open (see ``ledger.table``). Raises Unknown before the first row.
     """
     batch_id = _batch(session, campaign_id)
     names = _all_attributes(session, batch_id)
+    session.rollback()
     yield [safe_cell(cell) for cell in ("email", "name", *names, "status")]
     last = 0
     while rows := _piece(session, campaign_id, batch_id, last):
+        last = rows[-1][0].id
+        session.expunge_all()
+        session.rollback()
         for contact, suppression in rows:
             cells = [contact.email, contact.name]
             cells += [contact.attributes.get(name, "") for name in names]
             cells.append(suppression.reason if suppression else "subscribed")
             yield [safe_cell(cell) for cell in cells]
-        last = rows[-1][0].id
-        session.expunge_all()
 
 
 def _piece(

@@ -177,9 +177,11 @@ def rejected(session: Session, import_id: int, at: At) -> Page[RejectedRow]:
 def rejected_table(session: Session, import_id: int) -> Iterator[list[str]]:
     """The rejected rows as a table to correct and upload again: our columns, then the file's own.
 
-    Safe to open in a spreadsheet: no cell is a formula. Reads in pieces.
+    Safe to open in a spreadsheet: no cell is a formula. Reads in pieces; while rows are taken no
+    transaction is open (see ``ledger.table``).
     """
     layout = Layout.from_json(find(session, import_id).mapping)
+    session.rollback()
     ours = len(OUR_COLUMNS) if layout.corrected else 0
     yield [*OUR_COLUMNS, *(safe_cell(column.title) for column in layout.columns[ours:])]
     last = 0
@@ -187,11 +189,12 @@ def rejected_table(session: Session, import_id: int) -> Iterator[list[str]]:
     while piece := session.scalars(
         query.where(RejectedRow.id > last).order_by(RejectedRow.id).limit(SLICE)
     ).all():
+        last = piece[-1].id
+        session.expunge_all()
+        session.rollback()
         for row in piece:
             reason = f"{row.field}: {row.reason}" if row.field else row.reason
             yield [str(row.line), safe_cell(reason), *map(safe_cell, row.cells[ours:])]
-        last = piece[-1].id
-        session.expunge_all()
 
 
 def preview(session: Session, import_id: int, count: int) -> list[Row]:

@@ -450,3 +450,19 @@ def test_the_numbers_add_up_whatever_is_in_the_file(session: Session, now: datet
     done = upload(session, now, campaign, file)
     assert sum(counts(done)) == done.rows == done.rows_done == 3_600
     assert counts(done) == (1, 0, 1_799, 1_800)
+
+
+def test_who_downloads_slowly_keeps_no_transaction_open(session: Session, now: datetime) -> None:
+    """PostgreSQL would end it after some seconds, and the download with it."""
+    campaign = add_campaign(session)
+    done = upload(session, now, campaign, "email,name\nann@people.example,Ann\nnobody,No One\n")
+    campaign_id, import_id = campaign.id, done.id
+    for table in (
+        contacts.export(session, campaign_id),
+        imports.rejected_table(session, import_id),
+    ):
+        rows = []
+        for row in table:
+            assert not session.in_transaction()
+            rows.append(row)
+        assert len(rows) == 2
