@@ -1,6 +1,7 @@
 """SMTP as text: replies read from bytes, and what a server's greeting offers (RFC 5321)."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -46,23 +47,26 @@ class ReplyReader:
         self._rest = b""
         self._lines: list[str] = []
 
-    def feed(self, received: bytes) -> list[Reply]:
-        """The replies that ``received`` completes."""
+    def feed(self, received: bytes) -> Iterator[Reply]:
+        """The replies that ``received`` completes.
+
+        Each is handed out before what comes after it is read: what the server said before it
+        talked nonsense stands, and may be that it accepted a message.
+        """
         lines = (self._rest + received).split(b"\n")
         self._rest = lines.pop()
-        if len(self._rest) > LONGEST_REPLY or len(self._lines) > 1000:
-            raise BadReply("the server's reply has no end")
-        replies = []
         for line in lines:
             reply, is_last = _read(line)
             if not is_last:
                 self._lines += reply.lines
             elif self._lines:
-                replies.append(Reply(reply.code, (*self._lines, *reply.lines)))
+                whole = Reply(reply.code, (*self._lines, *reply.lines))
                 self._lines = []
+                yield whole
             else:
-                replies.append(reply)
-        return replies
+                yield reply
+        if len(self._rest) > LONGEST_REPLY or len(self._lines) > 1000:
+            raise BadReply("the server's reply has no end")
 
 
 # A server says mostly the same few words.

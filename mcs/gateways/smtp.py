@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._replies: deque[Reply] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._ended: str | None = None
+        self._garbled = False
         self._transport: asyncio.Transport | None = None
         self._dot_out = False
         self._after_dot = 0
@@ -73,9 +74,14 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if self._garbled:
+            # Nobody knows which command a reply after nonsense is to.
+            return
         try:
+            # Those before the nonsense too: nothing takes back that a message was accepted.
             self._replies.extend(self._reader.feed(data))
         except BadReply as error:
+            self._garbled = True
             self._end(str(error))
         self._wake()
 
@@ -108,7 +114,7 @@ class Connection(asyncio.Protocol):
         wakes the server, which was a fifth of all the time that a message took.
         """
         self._write(b"".join((data, b".\r\n", then)))
-        self._dot_out, self._after_dot = True, len(then)
+        self._dot_out, self._after_dot = self.open, len(then)
 
     async def reply(self, seconds: float = COMMAND_SECONDS) -> Reply:
         """The next reply. Raises Disconnected when there will be none."""
@@ -139,6 +145,11 @@ class Connection(asyncio.Protocol):
     @property
     def open(self) -> bool:
         return self._ended is None
+
+    def expect_more(self) -> None:
+        """Raises Disconnected when no more replies will come than are here."""
+        if self._ended is not None:
+            raise self._disconnected(self._ended)
 
     async def quit(self) -> None:
         """Say goodbye if there is anybody left, and close."""
@@ -185,8 +196,7 @@ class Connection(asyncio.Protocol):
     async def _more(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         while not self._replies:
-            if self._ended is not None:
-                raise self._disconnected(self._ended)
+            self.expect_more()
             self._waiter = loop.create_future()
             self._be_patient(loop, seconds)
             try:
@@ -272,6 +282,7 @@ async def connect(server: Server) -> Connection:
             await _secure(connection, server, server.tls or _trusting())
         if server.username:
             await _log_in(connection, server)
+        connection.expect_more()
     except Disconnected as error:
         connection.close()
         raise Unreachable(f"{server.host}:{server.port}: {error}") from None

@@ -1,4 +1,5 @@
-"""A connection that ends while a message is on its way: whether its final dot may have left."""
+"""A connection that ends while a message is on its way: what was heard, and whether its final dot
+may have left."""
 
 import asyncio
 
@@ -33,3 +34,33 @@ def test_the_next_envelope_is_not_the_dot(held_of_the_dot: int, left: bool) -> N
         return ended.value
 
     assert asyncio.run(cut()).dot_left is left
+
+
+@pytest.mark.parametrize("after", ["250 OK", "354 Go on"])
+def test_what_comes_after_nonsense_answers_nothing(after: str) -> None:
+    async def heard() -> list[int]:
+        connection = Connection()
+        connection.connection_made(Transport())
+        for said in ("250 queued\r\n\r\n", f"{after}\r\n"):
+            connection.data_received(said.encode())
+        codes = [(await connection.reply()).code]
+        with pytest.raises(Disconnected, match="no SMTP reply"):
+            codes.append((await connection.reply()).code)
+        return codes
+
+    assert asyncio.run(heard()) == [250]
+
+
+def test_content_for_a_connection_that_has_ended_never_leaves() -> None:
+    """The server hung up after it had said 354, while the start was being committed."""
+
+    async def cut() -> Disconnected:
+        connection = Connection()
+        connection.connection_made(Transport())
+        connection.eof_received()
+        connection.content(b"Subject: x\r\n\r\nx\r\n")
+        with pytest.raises(Disconnected) as ended:
+            await connection.dot_reply()
+        return ended.value
+
+    assert asyncio.run(cut()).dot_left is False
