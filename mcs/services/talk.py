@@ -29,7 +29,10 @@ class Talk:
         self._pipelining = connection.offers.pipelining
         self.trouble = ""
         self.cut = ""
-        self.carried = 0
+        self._carried = 0
+        # Whether no letter has come to its end here yet, refused ones included. Afterwards each
+        # connection brings the ledger on, so that whatever ends it may be nobody's attempt.
+        self._fresh = True
 
     async def converse(self, first: Letter) -> None:
         """Send letters until there are none, or the connection has carried its share.
@@ -49,7 +52,7 @@ class Talk:
             try:
                 refusal = await self._hear_envelope(letter)
             except Disconnected as error:
-                if self.carried:
+                if not self._fresh:
                     # Between letters a server may simply end a connection (Yahoo does): no attempt.
                     self._desk.put_back(letter)
                     break
@@ -62,6 +65,7 @@ class Talk:
                 await self._desk.heed(letter, verdict, str(error))
                 break
             if refusal is not None:
+                self._fresh = False
                 attempt, verdict, reply = refusal
                 await self._desk.refuse(answered, letter, outcome(letter, attempt, verdict, reply))
                 answered = None
@@ -78,7 +82,7 @@ class Talk:
 
     async def _another(self) -> Letter | None:
         """After none was at hand: wait for one, as long as this connection can carry it."""
-        if self.trouble or self.cut or self.carried >= LETTERS_PER_CONNECTION:
+        if self.trouble or self.cut or self._carried >= LETTERS_PER_CONNECTION:
             return None
         if not self._connection.open:
             return None
@@ -140,7 +144,7 @@ class Talk:
                 await self._connection.dot_reply()
         if refusal is None:
             return None
-        if self.carried and refusal[0] is Stage.MAIL and ends_connection(refusal[1]):
+        if not self._fresh and refusal[0] is Stage.MAIL and ends_connection(refusal[1]):
             raise Disconnected(str(refusal[1]), dot_left=False)
         attempt = self._desk.attempt(letter)
         return attempt, judge(*refusal, attempt), refusal[1]
@@ -176,8 +180,8 @@ class Talk:
             held_up = "the worker was held up before it began"
             unsent = Outcome(letter.due.id, "pending", self._desk.now(), held_up)
             return (letter.feed, unsent), None
-        self.carried += 1
-        following = self._desk.take() if self.carried < LETTERS_PER_CONNECTION else None
+        self._carried += 1
+        following = self._desk.take() if self._carried < LETTERS_PER_CONNECTION else None
         self._connection.content(letter.message.data, self._envelope(following))
         try:
             reply = await self._connection.dot_reply()
@@ -189,6 +193,7 @@ class Talk:
             verdict = cut_off(error.dot_left, self._desk.on_doubt, attempt)
             await self._desk.heed(letter, verdict, str(error))
             return (letter.feed, outcome(letter, attempt, verdict, None)), None
+        self._fresh = False
         said = await self._said_of(letter, reply)
         if following is not None and not self._pipelining:
             self._introduce(following)

@@ -110,3 +110,59 @@ def test_a_server_that_greets_with_nonsense_is_nobodys_attempt(
     scene.deliver()
     assert rows(scene) == [("Ann", "pending", 0)]
     assert "no SMTP reply" in scene.progress().notice
+
+
+def ends_after(letters: int, says: str, greeting: str) -> Answers:
+    """A server that knows nobody called Bad, and ends a connection when so many were begun."""
+
+    def answers(heard: list[str]) -> str:
+        if sum(line.startswith("MAIL") for line in heard) > letters:
+            return says if heard[-1].startswith("MAIL") else ""
+        if heard[-1].startswith("RCPT") and "bad" in heard[-1]:
+            return "550 5.1.1 No such user"
+        if heard[-1] == "DATA" and "bad" in heard[-2]:
+            return "503 5.5.1 No recipients"
+        return usual(heard[-1], greeting)
+
+    return answers
+
+
+@pytest.mark.parametrize("greeting", [PIPELINING, ONE_BY_ONE])
+@pytest.mark.parametrize("letters", [1, 2])
+@pytest.mark.parametrize("says", ["", "421 4.7.0 Error: too many errors"])
+def test_a_connection_whose_first_letters_were_refused_may_end(
+    scene: Scene,
+    serve: Callable[[Answers], Server],
+    says: str,
+    letters: int,
+    greeting: str,
+) -> None:
+    """Postfix ends one after twenty errors, others after a refusal, or when nothing is said."""
+    serve(ends_after(letters, says, greeting))
+    scene.add("Bad1", "Bad2", "Ann", "Bad3", "Bob")
+    scene.start()
+    scene.deliver()
+    assert rows(scene) == [
+        ("Bad1", "failed", 1),
+        ("Bad2", "failed", 1),
+        ("Ann", "sent", 1),
+        ("Bad3", "failed", 1),
+        ("Bob", "sent", 1),
+    ]
+    assert (scene.emailer.state, scene.emailer.cuts) == ("sent", 0)
+    assert scene.progress().notice == ""
+
+
+def test_a_letter_that_ends_fresh_connections_is_tried_and_the_others_go(
+    scene: Scene, serve: Callable[[Answers], Server]
+) -> None:
+    def answers(heard: list[str]) -> str:
+        if heard[-1].startswith("RCPT") and "poison" in heard[-1]:
+            return ""
+        return ends_after(9, "", ONE_BY_ONE)(heard)
+
+    serve(answers)
+    scene.add("Bad", "Poison", "Ann")
+    scene.start()
+    scene.deliver()
+    assert rows(scene) == [("Bad", "failed", 1), ("Poison", "pending", 1), ("Ann", "sent", 1)]
