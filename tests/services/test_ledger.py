@@ -381,14 +381,44 @@ def test_a_commit_that_is_not_answered_within_a_lease_is_given_up_and_made_once(
     assert counts(session, emailer_id) == {"sent": 1, "sending": 1, "pending": 1}
 
 
+@pytest.mark.parametrize(
+    ("became", "then"),
+    [
+        ("", {"sent": 1, "sending": 1, "pending": 1}),
+        ("sent", {"sent": 2, "pending": 1}),
+        ("pending", {"sent": 1, "pending": 2}),
+    ],
+)
 def test_a_commit_that_comes_after_the_one_in_its_place_changes_nothing(
-    session: Session, now: datetime, emailer_id: int, bob_after_ann: Step, written: Advance
+    session: Session,
+    now: datetime,
+    emailer_id: int,
+    bob_after_ann: Step,
+    written: Advance,
+    became: str,
+    then: dict[str, int],
 ) -> None:
+    """Whatever became of Bob's message in the meantime."""
     if session.get_bind().dialect.name != "postgresql":
         pytest.skip("none comes late")
-    deliveries.advance(session, now, LEASE, [bob_after_ann])
+    later = now + LEASE + timedelta(seconds=1)
+    deliveries.advance(session, later, LEASE, [bob_after_ann], again=True)
+    if became:
+        answer = Outcome(bob_after_ann.starts[0], became, later)
+        deliveries.advance(session, later, LEASE, [Step(bob_after_ann.claim, outcomes=[answer])])
     assert written(now, [bob_after_ann])[bob_after_ann].started == set()
-    assert counts(session, emailer_id) == {"sent": 1, "sending": 1, "pending": 1}
+    assert counts(session, emailer_id) == then
+    assert session.scalars(select(Slice.lease_until)).one() == later + LEASE
+    assert rescues.rescue(session, later, "hold") == set()
+
+
+def test_a_clock_that_was_set_back_leaves_no_lease_that_lasts_for_hours(
+    session: Session, now: datetime, bob_after_ann: Step, advance: Advance
+) -> None:
+    """Or nobody would rescue what a worker holds that dies then."""
+    earlier = now - timedelta(hours=3)
+    assert advance(earlier, [bob_after_ann])[bob_after_ann].started
+    assert session.scalars(select(Slice.lease_until)).one() == earlier + LEASE
 
 
 def others_at_work(session: Session) -> int:

@@ -182,8 +182,13 @@ _ANSWERS = ("sent", "failed", "in_doubt", "skipped")
 # It changes only what still is what it must have been, and counts what it changed. So it does the
 # right thing after waiting for the slice's lock, though its snapshot is older: a row that was
 # changed meanwhile is looked at again as it is now. (Not so the emailer: a pause that is committed
-# during that wait comes after these starts. A cancel changes the rows.) And a commit that was given
-# up when no answer came may yet come after the one that was made in its place.
+# during that wait comes after these starts. A cancel changes the rows.)
+#
+# And a commit that was given up when no answer came may yet come after the one that was made in its
+# place. What that one did is not pending or sending any more; or it is, to be tried again, but was
+# put off to a moment after this one's, and only what is due is started. So it finds nothing to do,
+# and then it sets no lease back. Whoever does something always sets it: after a clock was set back
+# by hours the lease must not stay hours ahead, or nobody would rescue what a dead worker held.
 #
 # The ids stand in an array beside what is told of them: for a join with nothing but what a function
 # returns, PostgreSQL reads all deliveries.
@@ -209,14 +214,16 @@ TAKE = (
     " WHERE deliveries.id = ANY(CAST($5 AS bigint[])) AND deliveries.id = told.id"
     " AND deliveries.state = CASE told.state WHEN 'sending' THEN 'pending' ELSE 'sending' END"
     " AND deliveries.id <= held.high_id AND (told.state <> 'sending'"
-    " OR EXISTS (SELECT FROM emailers WHERE id = $4 AND state = 'sending'))"
+    " OR (attempts = 0 OR due_at <= told.at AT TIME ZONE 'UTC')"
+    " AND EXISTS (SELECT FROM emailers WHERE id = $4 AND state = 'sending'))"
     " RETURNING deliveries.id, deliveries.state),"
     " counted AS (SELECT count(*) AS moved,"
     " count(*) FILTER (WHERE state = 'sending') AS started,"
     " json_agg(id) FILTER (WHERE state = 'sending') AS started_ids, "
     + ", ".join(f"count(*) FILTER (WHERE state = '{state}') AS {state}" for state in _ANSWERS)
     + " FROM moved)"
-    " UPDATE slices SET lease_until = $3, pending = pending - counted.started,"
+    " UPDATE slices SET lease_until = CASE counted.moved WHEN 0 THEN greatest(lease_until, $3)"
+    " ELSE $3 END, pending = pending - counted.started,"
     " sending = sending + 2 * counted.started - counted.moved, "
     + ", ".join(f"{state} = slices.{state} + counted.{state}" for state in _ANSWERS)
     + " FROM held, counted WHERE slices.id = held.id"
