@@ -2,13 +2,24 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Computed, ForeignKey, Index, String, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from mcs.core.states import EMAILER_LIVE, EMAILER_STATES
 from mcs.models.base import Base, UtcDateTime
 from mcs.models.checks import one_of
 from mcs.models.scenarios import Scenario
+
+_DELIVERY_ID = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Emailer(Base):
@@ -99,8 +110,8 @@ class Slice(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     emailer_id: Mapped[int | None] = mapped_column(ForeignKey("emailers.id"))
     scenario_id: Mapped[int | None] = mapped_column(ForeignKey("scenarios.id"))
-    low_id: Mapped[int]
-    high_id: Mapped[int]
+    low_id: Mapped[int] = mapped_column(_DELIVERY_ID)
+    high_id: Mapped[int] = mapped_column(_DELIVERY_ID)
     due_at: Mapped[datetime] = mapped_column(UtcDateTime)
     begun_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     claim_token: Mapped[str | None] = mapped_column(String(22))

@@ -9,7 +9,9 @@ from mcs.models.compare import compared
 
 
 def test_models_and_migrations_agree(engine: Engine) -> None:
-    options = {"compare_type": False, "include_object": compared(engine.dialect.name)}
+    dialect = engine.dialect.name
+    # SQLite keeps a type by a name that it does not know again.
+    options = {"compare_type": dialect == "postgresql", "include_object": compared(dialect)}
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, Base.metadata) == []

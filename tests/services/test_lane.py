@@ -7,7 +7,7 @@ from time import sleep
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from mcs.core.tokens import Recipient
 from mcs.models import Contact, Delivery, Suppression
@@ -107,6 +107,25 @@ def test_a_refusal_of_bob_is_bobs_alone(
         assert scene.emailer.state == "sent"
         ids = [caught.delivery for caught in scene.mailbox.caught]
         assert len(set(ids)) == 3
+
+
+def test_deliveries_are_numbered_beyond_two_thousand_million(scene: Scene) -> None:
+    if scene.session.get_bind().dialect.name != "postgresql":
+        pytest.skip("an integer holds any of them")
+    scene.session.execute(text("SELECT setval('deliveries_id_seq', 2147483646)"))
+    scene.session.commit()
+    _ann, bob, *_rest = scene.add("Ann", "Bob", "Cleo", "Dora")
+    scene.mailbox.at_rcpt = lambda recipient: "450 Later" if recipient.startswith("cleo") else ""
+    scene.start()
+    suppressions.suppress(scene.session, scene.now, bob.email_key, "unsubscribed")
+    scene.deliver()
+    assert scene.counted() == {"sent": 2, "pending": 1, "skipped": 1}
+    scene.passed = timedelta(minutes=10)
+    claim, _ = scene.claim()
+    rescues.rescue(scene.session, scene.now + 2 * LEASE, "hold")
+    emailers.cancel(scene.session, scene.now, scene.emailer_id)
+    assert claim.high_id > 2**31
+    assert scene.counted() == {"sent": 2, "skipped": 2}
 
 
 def test_a_server_that_is_away_loses_nobody(scene: Scene) -> None:
