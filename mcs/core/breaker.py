@@ -3,14 +3,20 @@
 Refusals of an address are that address's affair. What this counts is what would befall whoever
 comes next: a server that ends the connection in the middle of each message leaves one after the
 other in doubt, and one that refuses the message itself refuses it to everybody.
+
+The sentences for people are here, too: what happened, what became of those it happened to, and what
+to do. Of what the server said they keep as much as a notice has room for.
 """
 
 from mcs.core.outcomes import Scope
+from mcs.core.words import cut
 
 # A server that restarts cuts all connections at once, and then works: that is one cut.
 MOST_CUTS = 5
 # "Not this mailbox" in so long a row is about us: a blocklist, say, that uses no better code.
 MOST_REFUSALS = {Scope.MESSAGE: 10, Scope.DOUBTFUL: 50}
+# What the column for it holds.
+LONGEST_NOTICE = 500
 
 
 class Breaker:
@@ -30,8 +36,8 @@ class Breaker:
         self.cuts = 0
         self._refusals = dict.fromkeys(MOST_REFUSALS, 0)
 
-    def failed(self, scope: Scope | None, cuts_before: int) -> str:
-        """A letter failed that was begun at ``cuts_before`` cuts.
+    def failed(self, scope: Scope | None, cuts_before: int, said: str = "") -> str:
+        """A letter failed that was begun at ``cuts_before`` cuts; the server ``said`` why.
 
         Letters under way together are cut together, which counts once. Returns a sentence for a
         person when it is time to stop, else nothing.
@@ -39,20 +45,52 @@ class Breaker:
         if scope is Scope.CUT and cuts_before == self.cuts:
             self.cuts += 1
             if self.cuts >= MOST_CUTS:
-                return (
-                    f"The mail server ended the connection in the middle of {self.cuts} messages"
-                    " in a row. Find out why, look at the messages in doubt, then resume."
-                )
+                return _notice(_CUT, said, self.cuts)
         if scope in MOST_REFUSALS:
             self._refusals[scope] += 1
             if self._refusals[scope] >= MOST_REFUSALS[scope]:
-                return _REFUSED[scope].format(self._refusals[scope])
+                return _notice(_REFUSED[scope], said, self._refusals[scope])
         return ""
 
 
+def refused_sender(said: str) -> str:
+    """What to tell when the server refuses whom the message is from."""
+    return _notice(_SENDER, said)
+
+
+def refused_login(said: str) -> str:
+    """What to tell when the server lets us send nothing at all: its login, or its TLS."""
+    return _notice(_LOGIN, said)
+
+
+def _notice(sentences: str, said: str, number: int = 0) -> str:
+    room = LONGEST_NOTICE - len(sentences.format(said="", number=number))
+    return sentences.format(said=cut(said, room), number=number)
+
+
+_SENDER = (
+    "The mail server refuses this sender: {said} Nobody was marked failed by this. Change the"
+    " campaign’s From address, or have the provider allow it for the login that MCS uses"
+    " (MAIL_USERNAME); then resume."
+)
+_LOGIN = (
+    "The mail server lets MCS send nothing: {said} Nobody was marked failed by this. Correct the"
+    " mail settings (MAIL_USERNAME, MAIL_PASSWORD, MAIL_USE_TLS) and restart MCS, or have the"
+    " provider mend it; then resume."
+)
+_CUT = (
+    "The mail server ended the connection in the middle of {number} messages in a row, at last:"
+    " {said} Those that may have arrived are in doubt, the others are still to go. Find out why,"
+    " settle those in doubt, then resume."
+)
+_AGAIN = (
+    " These, and any that were under way beside them, are marked failed. Change what it objects to,"
+    " then resume: “Retry the failed” sends them again."
+)
 _REFUSED = {
-    Scope.MESSAGE: "The mail server refused the message itself {} times in a row. Read its answer"
-    " below, change what it objects to, then resume.",
-    Scope.DOUBTFUL: "The mail server refused {} recipients in a row, so it may be us whom it"
-    " refuses. Read its answer below, then resume.",
+    Scope.MESSAGE: "The mail server refused the message itself {number} times in a row, at last:"
+    " {said} It may be its content, or a policy or blocklist against the sender." + _AGAIN,
+    Scope.DOUBTFUL: "The mail server refused {number} recipients in a row without saying that there"
+    " is no such address, at last: {said} It may be us whom it refuses, as by a blocklist."
+    + _AGAIN,
 }

@@ -76,3 +76,10 @@ def error(kept: str) -> str:
     """The last line of an error that was kept, without the name of the exception's class."""
     lines = kept.strip().splitlines() or ["It failed without a word"]
     return _ERRORS_CLASS.sub("", lines[-1])
+
+
+def cut(said: str, longest: int) -> str:
+    """What somebody else said as a sentence among others, of so many characters at most."""
+    said = " ".join(said.split())
+    whole = said if said.endswith((".", "!", "?")) else f"{said}."
+    return whole if len(whole) <= longest else f"{said[: longest - 1].rstrip()}…"

@@ -11,6 +11,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
+from mcs.core.breaker import refused_sender
 from mcs.core.outcomes import Attempt, Scope, Verdict
 from mcs.services import feeds, parents, suppressions
 from mcs.services.feeds import Feed, Issue, Letter
@@ -172,14 +173,12 @@ class Desk:
     async def heed(self, letter: Letter, verdict: Verdict, said: str) -> None:
         """Do what a refusal asks for beyond its letter: pause the emailer, suppress the address."""
         if verdict.scope is Scope.SENDER:
-            await self.pause(
-                self._same(letter.feed), f"The mail server refuses this sender: {said}"
-            )
+            await self.pause(self._same(letter.feed), refused_sender(said))
         if verdict.scope is Scope.ADDRESS:
             await self._thread.do(partial(self._suppress_now, letter.due.email_key))
         breaker = letter.feed.issue.breaker
         cuts = breaker.cuts
-        if notice := breaker.failed(verdict.scope, letter.cuts):
+        if notice := breaker.failed(verdict.scope, letter.cuts, said):
             await self.pause(self._same(letter.feed), notice)
         if breaker.cuts != cuts:
             await self._note_cuts(letter.feed)

@@ -18,6 +18,7 @@ from functools import partial
 from sqlalchemy.orm import Session, sessionmaker
 
 from mcs.config import Settings
+from mcs.core.breaker import refused_login
 from mcs.core.message import BadTemplate
 from mcs.gateways import smtp
 from mcs.services import deliveries, feeds, parents, parting, slice_claims
@@ -378,7 +379,7 @@ class Lane:
                 connection = await smtp.connect(self._given.server)
             except smtp.Refused as error:
                 self._desk.put_back(letter)
-                await self._desk.pause(list(self._rota), str(error))
+                await self._desk.pause(list(self._rota), refused_login(str(error)))
                 return
             except smtp.Unreachable as error:
                 self._desk.put_back(letter)

@@ -62,3 +62,18 @@ def test_an_instant_for_programs_is_in_utc() -> None:
 @pytest.mark.parametrize(("state", "shown"), [("in_doubt", "In doubt"), ("sent", "Sent")])
 def test_a_state_is_shown_in_words(state: str, shown: str) -> None:
     assert words.state(state) == shown
+
+
+@pytest.mark.parametrize(
+    ("said", "longest", "cut"),
+    [
+        ("550 5.7.1 Blocked", 18, "550 5.7.1 Blocked."),
+        ("550 5.7.1 Blocked", 17, "550 5.7.1 Blocke…"),
+        ("550  Go\naway!", 20, "550 Go away!"),
+        ("550 Go away", 5, "550…"),
+    ],
+)
+def test_what_somebody_else_said_is_a_sentence_of_so_many_characters(
+    said: str, longest: int, cut: str
+) -> None:
+    assert words.cut(said, longest) == cut

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
+from mcs.core.breaker import LONGEST_NOTICE
 from mcs.core.tokens import Recipient
-from mcs.models import Contact, Delivery, Suppression
-from mcs.services import deliveries, emailers, lane, rescues, slice_claims, suppressions
+from mcs.models import Campaign, Contact, Delivery, Emailer, Suppression
+from mcs.services import deliveries, emailers, lane, rescues, settling, slice_claims, suppressions
 from mcs.services.feeds import Letter
 from mcs.services.pacer import Pacer
 from mcs.services.steps import Outcome
@@ -142,6 +143,49 @@ def test_a_server_that_is_away_loses_nobody(scene: Scene) -> None:
     scene.deliver()
     assert scene.counted() == {"sent": 1}
     assert scene.progress().notice == ""
+
+
+def test_a_refused_sender_marks_nobody_and_the_notice_says_what_to_do(scene: Scene) -> None:
+    scene.mailbox.at_dot = lambda _recipient: "550 5.7.26 Not from you. " + "Read our terms. " * 100
+    scene.add("Ann", "Bob")
+    scene.start()
+    scene.deliver()
+    notice = scene.progress().notice
+    assert "refuses this sender: 550 5.7.26 Not from you." in notice
+    assert "Nobody was marked failed" in notice
+    assert notice.endswith("then resume.")
+    assert scene.counted() == {"pending": 2}
+
+    scene.mailbox.at_dot = lambda _recipient: ""
+    scene.resume()
+    scene.deliver()
+    assert scene.counted() == {"sent": 2}
+    assert scene.progress().notice == ""
+
+
+def test_who_was_refused_before_the_breaker_tripped_is_failed_until_retried(scene: Scene) -> None:
+    """As by a blocklist that says 5.7.1 to each recipient."""
+    scene.mailbox.at_rcpt = lambda _recipient: "550 5.7.1 Your network is blocked"
+    scene.set(smtp_connections=3)
+    scene.add_many(40)
+    scene.start()
+    scene.deliver()
+    assert scene.emailer.state == "paused"
+    notice = scene.progress().notice
+    assert "10 times in a row, at last: 550 5.7.1 Your network is blocked." in notice
+    assert "“Retry the failed” sends them again" in notice
+    assert 10 <= scene.counted()["failed"] < 20
+
+    scene.mailbox.at_rcpt = lambda _recipient: ""
+    scene.resume()
+    settling.retry_failed(scene.session, scene.now, scene.queue, scene.emailer_id)
+    scene.deliver()
+    assert scene.counted() == {"sent": 40}
+
+
+def test_a_notice_fits_its_columns() -> None:
+    lengths = {parent.__table__.c.notice.type.length for parent in (Emailer, Campaign)}
+    assert lengths == {LONGEST_NOTICE}
 
 
 def test_a_server_that_takes_five_a_connection_gets_five_a_connection(scene: Scene) -> None:
