@@ -14,6 +14,8 @@ WINDOW = timedelta(milliseconds=250)
 # So much is made up for, and so much faster at most: a worker's turn ends and another's begins.
 MOST_BEHIND = timedelta(seconds=3)
 CATCHING_UP = 1.1
+# Of a rate that was changed: too long to wait for its end.
+LONG_SLOT = timedelta(seconds=1)
 # Further ahead than all workers together reserve, 1,200 of them, or 100 where a window is a single
 # slot of seconds: the clock was set back since.
 FARTHEST = timedelta(minutes=5)
@@ -57,6 +59,22 @@ def next_window(now: datetime, next_at: datetime, behind: timedelta, rate: float
 def given_back(behind: timedelta, rate: float, slots: int) -> timedelta:
     """By how much the messages are behind when that many slots were not used."""
     return min(behind + window_length(rate, slots), MOST_BEHIND)
+
+
+def next_after_change(
+    now: datetime, next_at: datetime, was: float, rate: float | None, slots: int
+) -> datetime:
+    """From when on slots may be given away after the rate ``was`` another, where a worker gives
+    back so many of that one's, and slots before ``next_at`` are given away.
+
+    Each worker gives back what it holds, in whatever order, so that together they begin at once.
+    Where a slot lasted long, though, nobody waits for its end, nor for another worker to give its
+    one back: the first begins anew, and the others find its slots.
+    """
+    if window_length(was, 1) <= LONG_SLOT:
+        return max(next_at - window_length(was, slots), now)
+    soon = now if rate is None else now + window_length(rate, 1)
+    return soon if next_at > soon + LONG_SLOT else next_at
 
 
 @dataclass
@@ -110,6 +128,12 @@ class Allowance:
     def told(self, missed: int) -> None:
         """So many that were missed are written down, and will be made up for."""
         self._told += missed
+
+    def forsake(self) -> int:
+        """Give all slots up, since their rate holds no longer; how many they are."""
+        slots = len(self._slots)
+        self._slots.clear()
+        return slots
 
     def leave(self) -> None:
         """Give all slots up: they are missed."""

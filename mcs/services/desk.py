@@ -22,13 +22,17 @@ from mcs.services.rota import Rota
 from mcs.services.slice_claims import Parent
 from mcs.services.steps import Outcome
 
+# Refusals by a server that does its work.
+_ABOUT_ONE = (Scope.ADDRESS, Scope.DOUBTFUL, Scope.MESSAGE, Scope.TRANSIENT)
+
 
 class Desk:
     """What the talks of a lane ask, and say. It knows no connection.
 
     The rota and the issues are the lane's: the desk takes letters from the one, and strikes out of
     the other what it has paused. ``hungry`` has the lane look at once: nothing is left to take, or
-    a talk has ended.
+    a talk has ended. ``answered`` is whether a server has dealt with a letter since the lane last
+    said that there is trouble.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Desk:
         self._more = asyncio.Event()
         self.hungry = asyncio.Event()
         self.ending = False
+        self.answered = False
 
     # What the lane says.
 
@@ -172,6 +177,7 @@ class Desk:
 
     async def heed(self, letter: Letter, verdict: Verdict, said: str) -> None:
         """Do what a refusal asks for beyond its letter: pause the emailer, suppress the address."""
+        self.answered = self.answered or verdict.scope in _ABOUT_ONE
         if verdict.scope is Scope.SENDER:
             await self.pause(self._same(letter.feed), refused_sender(said))
         if verdict.scope is Scope.ADDRESS:
@@ -186,6 +192,7 @@ class Desk:
     async def _recorded(self, answered: Told) -> None:
         feed, outcome = answered
         if outcome.state == "sent":
+            self.answered = True
             was_on_trial = feed.issue.breaker.on_trial
             feed.issue.breaker.accepted()
             if was_on_trial:

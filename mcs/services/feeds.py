@@ -83,6 +83,10 @@ class Feed:
         self.issue = prepared
         self.drafts.clear()
 
+    def keep_to(self, limits: tuple[Limit, ...]) -> None:
+        """Hold those that wait to other limits."""
+        self.issue = replace(self.issue, limits=limits)
+
     def over(self, now: datetime) -> bool:
         """Whether none of its letters may start any more: the campaign has ended."""
         return self.issue.ends_at is not None and now >= self.issue.ends_at
@@ -143,7 +147,7 @@ def _issue(
         links=letters.Unsubscribing(settings, campaign.uid),
         give_up_at=give_up_at,
         ends_at=ends_at,
-        limits=pacer.limits(settings, campaign),
+        limits=pacer.limits(settings, campaign.id, campaign.send_rate),
         breaker=Breaker(cuts),
     )
 

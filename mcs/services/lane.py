@@ -26,7 +26,7 @@ from mcs.services.deliveries import Standings, Step
 from mcs.services.desk import Desk
 from mcs.services.feeds import Feed, Issue
 from mcs.services.ledger_thread import LedgerThread
-from mcs.services.pacer import Pacer
+from mcs.services.pacer import Limit, Pacer, limits
 from mcs.services.recorder import Recorder
 from mcs.services.rota import Rota
 from mcs.services.slice_claims import Claim, Parent
@@ -53,6 +53,11 @@ TURN = timedelta(seconds=30)
 LONGEST = timedelta(minutes=2)
 # A job queue that takes longer to say whether others wait is taken for one that is away.
 ASKING_SECONDS = 0.5
+# How often to look at what people may have changed and want heeded at once, a campaign's rate; and
+# at the notice that they read, which another worker may have written.
+LOOK_SECONDS = 1.0
+# A single connection that is refused, while others go on, is no trouble to tell of.
+TROUBLE_SECONDS = 0.5
 # How long to leave a server alone that cannot be reached, or wants no more for now.
 AWAY = timedelta(seconds=20)
 # How long a worker that is told to end waits for the answers to what is in flight.
@@ -108,6 +113,10 @@ class Lane:
         self._failure: Exception | None = None
         self._told_to_end_at: float | None = None
         self._trouble = ""
+        self._tell_from = self._look_from = 0.0
+        # The notices of the parents served, as it last saw them, and as it last told them itself.
+        self._seen: dict[Parent, str] = {}
+        self._told: dict[Parent, str] = {}
         self._away_until = given.now()
         self._turn_ends = given.now() + TURN
         self._ends = given.now() + LONGEST
@@ -216,6 +225,8 @@ class Lane:
             self._desk.end()
         elif not self._desk.ending and self._given.now() > self._turn_ends:
             await self._end_turn()
+        await self._look()
+        await self._tell()
         if not self._desk.ending:
             all_claimed = await self._top_up() and await self._help() is None
             # One that is under way may come back: its connection may have carried its share.
@@ -236,10 +247,10 @@ class Lane:
             self._trouble = ""
             self._talks = [talk for talk in self._talks if not talk.done() or talk.exception()]
         self._issues.clear()
+        before = self._limits()
         for parent in self._rota.parents():
             await self._prepare_anew(parent)
-        # Who waited for a slot of a rate that is no more.
-        self._desk.wake()
+        await self._heed_limits(before)
 
     async def _prepare_anew(self, parent: Parent) -> None:
         served = self._rota.of(parent)
@@ -252,6 +263,58 @@ class Lane:
         fresh = self._issues[parent] = replace(fresh, breaker=served[-1].issue.breaker)
         for feed in served:
             feed.go_by(fresh)
+
+    async def _look(self) -> None:
+        """Heed the campaigns' rates, as people may have changed them."""
+        moment = asyncio.get_running_loop().time()
+        if moment < self._look_from or not self._rota:
+            return
+        self._look_from = moment + LOOK_SECONDS
+        seen = await self._thread.do(partial(parents.look, parents=self._rota.parents()))
+        self._seen = {parent: each.notice for parent, each in seen.items()}
+        before = self._limits()
+        for parent, each in seen.items():
+            self._keep_to(parent, limits(self._settings, each.campaign_id, each.send_rate))
+        await self._heed_limits(before)
+
+    def _keep_to(self, parent: Parent, kept: tuple[Limit, ...]) -> None:
+        if parent in self._issues and self._issues[parent].limits != kept:
+            self._issues[parent] = replace(self._issues[parent], limits=kept)
+        for feed in self._rota.of(parent):
+            if feed.issue.limits != kept:
+                feed.keep_to(kept)
+
+    def _limits(self) -> set[Limit]:
+        """Those that the letters of this lane keep."""
+        return {limit for feed in self._rota for limit in feed.issue.limits}
+
+    async def _heed_limits(self, before: set[Limit]) -> None:
+        """Give back the slots of those that were kept before and are no more."""
+        after = self._limits()
+        rates = {limit.key: limit.rate for limit in after}
+        for limit in before - after:
+            forsake = partial(self._pacer.forsake, limit, rates.get(limit.key))
+            await self._thread.do(forsake)
+            # Who waited for a slot of a rate that is no more.
+            self._desk.wake()
+
+    async def _tell(self) -> None:
+        """Say to people what holds up what is served, once; and that nothing does any more, also
+        where another worker, that had no luck, has said so."""
+        news = self._news()
+        if news is None or (news and asyncio.get_running_loop().time() < self._tell_from):
+            return
+        for parent in self._rota.parents():
+            if (self._told if news else self._seen).get(parent, "") != news:
+                await self._thread.do(partial(parents.note, parent=parent, notice=news))
+                self._seen[parent] = news
+            self._told[parent] = news
+
+    def _news(self) -> str | None:
+        """What holds up the mail server; empty when nothing does, None while nobody knows."""
+        if self._desk.answered:
+            self._trouble = ""
+        return self._trouble if self._trouble or self._desk.answered else None
 
     def _overdue(self, seconds: float) -> bool:
         """Whether the worker was told to end so long ago."""
@@ -356,16 +419,20 @@ class Lane:
         return deliveries.advance(session, now, self._lease, steps)
 
     async def _release(self, over: list[Feed]) -> None:
-        not_before = self._given.now() + AWAY if self._trouble and self._rota.waiting() else None
+        news = self._news()
+        not_before = self._given.now() + AWAY if news and self._rota.waiting() else None
         for feed in over:
             self._rota.remove(feed)
             if not feed.lost:
-                await self._thread.do(partial(self._release_now, feed, not_before))
+                await self._thread.do(partial(self._release_now, feed, news, not_before))
 
-    def _release_now(self, feed: Feed, not_before: datetime | None, session: Session) -> None:
+    def _release_now(
+        self, feed: Feed, news: str | None, not_before: datetime | None, session: Session
+    ) -> None:
         now = self._given.now()
         parent = feed.claim.parent
-        parents.note(session, parent, self._trouble)
+        if news is not None:
+            parents.note(session, parent, news)
         # Before the slice is given back: a death in between leaves a lease that is rescued, and the
         # rescue finishes the parent again.
         parents.finish(session, now, parent)
@@ -403,10 +470,13 @@ class Lane:
                     f"The mail server wants no more for now, trying again: {talk.trouble}"
                 )
                 return
-            self._trouble = ""
+            self._desk.answered = True
 
     def _note_trouble(self, notice: str) -> None:
+        if not self._news():
+            self._tell_from = asyncio.get_running_loop().time() + TROUBLE_SECONDS
         self._trouble, self._away_until = notice, self._given.now() + AWAY
+        self._desk.answered = False
 
     def _part_from(self, connection: smtp.Connection) -> None:
         """Say goodbye, for which the next connection does not wait."""

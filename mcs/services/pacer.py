@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 
 from mcs.config import Settings
 from mcs.core.pacing import Allowance
-from mcs.models import Campaign
 from mcs.services import throttles
 
 
@@ -21,11 +20,11 @@ class Limit:
     rate: float
 
 
-def limits(settings: Settings, campaign: Campaign) -> tuple[Limit, ...]:
-    """The limits that the campaign's messages keep."""
+def limits(settings: Settings, campaign_id: int, send_rate: float | None) -> tuple[Limit, ...]:
+    """The limits that a campaign's messages keep, whose own rate is ``send_rate``."""
     found = []
-    if campaign.send_rate:
-        found.append(Limit(throttles.of_campaign(campaign.id), campaign.send_rate))
+    if send_rate:
+        found.append(Limit(throttles.of_campaign(campaign_id), send_rate))
     if settings.send_rate:
         found.append(Limit(throttles.INSTALLATION, settings.send_rate))
     return tuple(found)
@@ -81,11 +80,23 @@ class Pacer:
                 throttles.give_back(session, limit.key, limit.rate, missed)
                 allowance.told(missed)
 
+    def forsake(self, limit: Limit, rate: float | None, session: Session) -> None:
+        """Use no more slots of a limit that people have changed: it is ``rate`` now, if any.
+
+        Nothing that keeps it may be taken any more.
+        """
+        allowance = self._allowances.pop(limit, None)
+        if allowance is not None:
+            slots = allowance.forsake()
+            throttles.renew(session, self._now(), limit.key, limit.rate, rate, slots)
+
     def _of(self, limit: Limit) -> Allowance:
         return self._allowances.setdefault(limit, Allowance(limit.rate))
 
     def _reserve(self, limit: Limit, session: Session) -> None:
-        allowance = self._of(limit)
+        allowance = self._allowances.get(limit)
+        if allowance is None:
+            return  # Forsaken while this waited for the ledger's thread.
         missed = allowance.missed()
         allowance.add(throttles.reserve(session, self._now(), limit.key, limit.rate, missed))
         allowance.told(missed)

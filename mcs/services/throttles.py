@@ -6,7 +6,7 @@ from sqlalchemy import Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from mcs.core.pacing import Window, given_back, next_window
+from mcs.core.pacing import Window, given_back, next_after_change, next_window
 from mcs.models import Throttle
 from mcs.services.transactions import NO_SYNC, writing
 
@@ -38,6 +38,18 @@ def give_back(session: Session, key: str, rate: float, slots: int) -> None:
         found = _locked(session, key)
         if found is not None:
             _write(session, key, behind=given_back(found.behind, rate, slots))
+
+
+def renew(
+    session: Session, now: datetime, key: str, was: float, rate: float | None, slots: int
+) -> None:
+    """People have changed a limit from ``was`` to ``rate`` a second, or to none: a worker gives
+    back the ``slots`` that it held by the old one. What was missed by that is not made up for."""
+    with writing(session):
+        found = _locked(session, key)
+        if found is not None:
+            next_at = next_after_change(now, found.next_at, was, rate, slots)
+            _write(session, key, next_at=next_at, behind=timedelta())
 
 
 def _locked(session: Session, key: str) -> Row[datetime, timedelta] | None:

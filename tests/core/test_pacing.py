@@ -11,6 +11,7 @@ from mcs.core.pacing import (
     Allowance,
     Window,
     given_back,
+    next_after_change,
     next_window,
     window_length,
     window_size,
@@ -22,6 +23,25 @@ NOTHING = timedelta()
 
 def seconds(number: float) -> timedelta:
     return timedelta(seconds=number)
+
+
+@pytest.mark.parametrize(
+    ("was", "rate", "slots", "given_until", "begins"),
+    [
+        pytest.param(1000, 10, 500, 0.5, 0, id="alone"),
+        pytest.param(1000, 10, 250, 0.5, 0.25, id="another holds as many, and gives them back"),
+        pytest.param(1000, 10, 500, 0.4, 0, id="not into the past"),
+        pytest.param(0.01, 10, 1, 90, 0.1, id="a long slot"),
+        pytest.param(0.01, 10, 1, 1, 1, id="another began already"),
+        pytest.param(0.5, 0.1, 1, 4, 4, id="slower"),
+        pytest.param(0.01, None, 1, 90, 0, id="no limit any more"),
+    ],
+)
+def test_after_a_change_slots_begin_soon(
+    was: float, rate: float | None, slots: int, given_until: float, begins: float
+) -> None:
+    found = next_after_change(NOW, NOW + seconds(given_until), was, rate, slots)
+    assert found == NOW + seconds(begins)
 
 
 def window(slots: int, rate: float) -> Window:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import pairwise
 from threading import Event
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from mcs.gateways import smtp
 from mcs.gateways.jobqueue import JOBS
-from mcs.models import Campaign, Delivery, Slice
-from mcs.services import feeds, lane, slice_claims
+from mcs.models import Campaign, Delivery, Emailer, Slice
+from mcs.services import emailers, feeds, lane, pacer, parents, slice_claims
 from tests.conftest import wait_until
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.services.conftest import Scene
@@ -192,6 +193,145 @@ def test_who_waited_for_a_rate_that_is_taken_away_waits_no_longer(scene: Scene) 
         scene.deliver_due(seconds=10)
         doing.result()
     assert scene.counted() == {"sent": 5}
+
+
+def at_once(scene: Scene) -> None:
+    """By a clock that runs, and a lane that looks at each chance."""
+    begun = monotonic()
+    scene.patch.setattr(lane, "LOOK_SECONDS", 0)
+    scene.given = replace(
+        scene.given, now=lambda: scene.begins + timedelta(seconds=monotonic() - begun)
+    )
+
+
+@pytest.mark.parametrize("rate", [None, 0.02, 100])
+def test_a_changed_rate_counts_long_before_the_turn_ends(scene: Scene, rate: float | None) -> None:
+    """Also for who waits for a slot of the rate that was: Bob's was a hundred seconds ahead."""
+    at_once(scene)
+    kept: list[object] = []
+    keep_to = feeds.Feed.keep_to
+
+    def noted(feed: feeds.Feed, limits: Any) -> None:
+        keep_to(feed, limits)
+        kept.append(limits)
+
+    def change_the_rate() -> None:
+        wait_until(lambda: "sent" in scene.states().values())
+        scene.campaign.send_rate = rate
+        scene.session.commit()
+
+    def over() -> bool:
+        return bool(kept) if rate == 0.02 else False
+
+    scene.patch.setattr(feeds.Feed, "keep_to", noted)
+    scene.campaign.send_rate = 0.01
+    scene.add("Ann", "Bob", "Cleo", "Dora", "Ed")
+    scene.start()
+    with ThreadPoolExecutor(1) as person:
+        doing = person.submit(change_the_rate)
+        scene.deliver_due(until=over, seconds=10)
+        doing.result()
+    # Fifty seconds at the new rate are still to come.
+    assert scene.counted() == ({"sent": 1, "pending": 4} if rate == 0.02 else {"sent": 5})
+    assert kept == [tuple(pacer.Limit(f"campaign-{scene.campaign.id}", it) for it in [rate] if it)]
+
+
+def test_a_sequence_heeds_a_changed_rate_too(scene: Scene) -> None:
+    sequence = slice_claims.Parent(None, scene.scenario.id, scene.campaign.id)
+    for rate in (None, 5.0):
+        scene.campaign.send_rate = rate
+        scene.session.commit()
+        seen = parents.look(scene.session, [sequence])
+        assert seen == {sequence: parents.Seen("", scene.campaign.id, rate)}
+    scene.campaign.held_at = scene.now
+    scene.session.commit()
+    assert parents.look(scene.session, [sequence]) == {}
+
+
+def notice(scene: Scene) -> str:
+    with scene.given.sessions() as other:
+        return other.get_one(Emailer, scene.emailer_id).notice
+
+
+def test_the_notice_vanishes_as_soon_as_the_server_takes_letters_again(scene: Scene) -> None:
+    """Not when a slice is given back, which may take minutes. What another worker that has no luck
+    says meanwhile goes, too."""
+
+    def look_at_the_page(recipient: str) -> str:
+        if recipient.startswith("p3@"):
+            wait_until(lambda: not notice(scene))
+            with scene.given.sessions() as other:
+                emailers.note(other, scene.emailer_id, "too many connections")
+        elif recipient.startswith("p6@"):
+            wait_until(lambda: not notice(scene))
+        return ""
+
+    at_once(scene)
+    scene.mailbox.at_dot = look_at_the_page
+    scene.set(smtp_connections=1)
+    scene.add_many(10)
+    scene.start()
+    emailers.note(scene.session, scene.emailer_id, "The mail server cannot be reached")
+    scene.deliver_due()
+    assert scene.counted() == {"sent": 10}
+
+
+def test_a_notice_stays_until_a_lane_knows_better(scene: Scene, door: Door) -> None:
+    def look_and_refuse(_number: int) -> None:
+        said.append(notice(scene))
+        raise smtp.Unreachable("no route")
+
+    said: list[str] = []
+    at_once(scene)
+    scene.add("Ann")
+    scene.start()
+    emailers.note(scene.session, scene.emailer_id, "The mail server cannot be reached")
+    door.at_knock = look_and_refuse
+    scene.deliver_due()
+    assert said == ["The mail server cannot be reached"]
+    assert notice(scene).endswith("trying again: no route")
+
+
+def test_the_notice_appears_while_the_lane_goes_on_and_once(scene: Scene, door: Door) -> None:
+    """The server hangs at Ann's message and takes no other connection; another worker, which is
+    well, takes the notice back."""
+    writes: list[str] = []
+    note = parents.note
+
+    def noted(session: Session, parent: slice_claims.Parent, notice: str) -> None:
+        note(session, parent, notice)
+        writes.append(notice)
+
+    def refuse_the_second(number: int) -> None:
+        if number == 2:
+            raise smtp.Unreachable("no route")
+
+    def look_at_the_page(recipient: str) -> str:
+        if recipient.startswith("ann"):
+            wait_until(lambda: "cannot be reached" in notice(scene))
+            emailers.note(scene.session, scene.emailer_id, "")
+            looks = len(looked)
+            wait_until(lambda: len(looked) > looks + 2)
+            assert notice(scene) == ""
+        return ""
+
+    def counted(*given: Any, **named: Any) -> dict[slice_claims.Parent, parents.Seen]:
+        looked.append(None)
+        return look(*given, **named)
+
+    looked: list[None] = []
+    look = parents.look
+    scene.patch.setattr(parents, "look", counted)
+    scene.patch.setattr(parents, "note", noted)
+    at_once(scene)
+    door.at_knock = refuse_the_second
+    scene.mailbox.at_dot = look_at_the_page
+    scene.set(smtp_connections=2)
+    scene.add("Ann", "Bob", "Cleo")
+    scene.start()
+    scene.deliver_due()
+    assert scene.counted() == {"sent": 3}
+    assert [bool(notice) for notice in writes] == [True, False]
 
 
 def test_a_connection_that_the_server_did_not_want_is_tried_again_the_next_turn(

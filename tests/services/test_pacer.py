@@ -84,6 +84,37 @@ def test_the_rate_holds_though_turns_end_and_workers_are_held_up(
     assert max(per_second.values()) <= 1.4 * rate
 
 
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize(
+    ("was", "rate"),
+    [(400, 20), (20, 400), (0.1, 20), (20, 0.5), (0.5, 1)],
+)
+def test_a_changed_rate_makes_no_burst_and_no_stall(
+    workers: int, was: float, rate: float, session: Session, now: datetime
+) -> None:
+    """Each worker hears of it within a second, at the moment of its own look."""
+    old, new = Limit("campaign-1", was), Limit("campaign-1", rate)
+    time = [now]
+    pacers = [Pacer(lambda: time[0]) for _ in range(workers)]
+    sent: list[datetime] = []
+    changed = now + timedelta(seconds=12)
+    for number in range(24 * 20):
+        time[0] = now + timedelta(milliseconds=50) * number
+        for worker, pacer in enumerate(pacers):
+            heard = changed + timedelta(seconds=(worker + 1) / workers)
+            if heard <= time[0] < heard + timedelta(milliseconds=50):
+                pacer.forsake(old, rate, session)
+            sent += [time[0]] * _sent(pacer, {(new if time[0] >= heard else old,)}, session)
+    heard_by_all = changed + timedelta(seconds=1)
+    after = [moment for moment in sent if moment > heard_by_all]
+    seconds = (time[0] - heard_by_all).total_seconds()
+    # What is under way of one window for each worker, and what is left of a slot.
+    assert len(after) == pytest.approx(rate * seconds, rel=0.02, abs=1 + workers * max(1, rate / 4))
+    assert after[0] - heard_by_all <= timedelta(seconds=1 + 1 / rate)
+    meanwhile = sum(changed < moment <= heard_by_all for moment in sent)
+    assert meanwhile <= 1.4 * max(was, rate) + workers
+
+
 def _sent(pacer: Pacer, limits: set[tuple[Limit, ...]], session: Session) -> int:
     """How many messages a worker starts now."""
     for reserve in pacer.reservations(limits):
