@@ -54,6 +54,12 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
+def rate(per_second: float) -> str:
+    """``1,200 a minute``; where that would be none, ``12 an hour``."""
+    a_minute = round(per_second * 60)
+    return f"{a_minute:,} a minute" if a_minute else f"{round(per_second * 3600):,} an hour"
+
+
 def span(length: timedelta) -> str:
     """How long, in the largest two units: ``2 seconds``, ``1 minute 5 seconds``, ``3 days``."""
     seconds = int(abs(length).total_seconds())

@@ -1,13 +1,40 @@
 """Headway: how far an emailer has come, from its slices' counts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from mcs.models import Delivery, Emailer, Slice
 from mcs.services import emailers
+
+# A pace is told of so many messages, or more.
+FEWEST = 10
+# Lately is so long, or longer, with so many messages; or where twice as many were to be expected.
+SHORTEST = timedelta(seconds=15)
+ENOUGH = 30
+# How long a mark stays: lately is between half of this and the whole, once somebody has looked on
+# for as long.
+LATELY = timedelta(minutes=1)
+
+
+class Mark(NamedTuple):
+    """How many were sent by an instant."""
+
+    at: datetime
+    sent: int
+
+
+def marks(seen: Sequence[Mark], now: Mark) -> list[Mark]:
+    """What who follows a pace remembers until the next look: two marks, of which ``per_second`` is
+    given the older one. ``seen`` is what was remembered until now."""
+    kept = [mark for mark in seen if now.at - LATELY <= mark.at <= now.at][-2:]
+    if not kept or now.at - kept[-1].at >= LATELY / 2:
+        return [*kept[-1:], now]
+    return kept
 
 
 @dataclass(frozen=True)
@@ -35,12 +62,22 @@ class Progress:
     def to_go(self) -> int:
         return self.pending + self.sending
 
-    def per_second(self, now: datetime) -> float | None:
-        """Messages sent a second since it last began to move; None when too few to tell."""
+    def per_second(self, now: datetime, since: Mark | None = None) -> float | None:
+        """Messages sent a second since the mark; None when too few to tell, or none lately.
+
+        Without a mark, with one of before it last began to move, and where little was to be
+        expected since: on the whole since it last began to move.
+        """
         sent = self.sent - self.paced_sent
-        if self.paced_from is None or sent < 10:
+        if self.paced_from is None or sent < FEWEST:
             return None
-        return sent / max((now - self.paced_from).total_seconds(), 1.0)
+        whole = sent / max((now - self.paced_from).total_seconds(), 1.0)
+        if since is None or not self.paced_from <= since.at <= now - SHORTEST:
+            return whole
+        seconds, lately = (now - since.at).total_seconds(), self.sent - since.sent
+        if lately >= ENOUGH or whole * seconds >= 2 * ENOUGH:
+            return lately / seconds if lately > 0 else None
+        return whole
 
     @property
     def late_by(self) -> timedelta | None:

@@ -22,6 +22,14 @@ def test_a_length_is_said_in_its_largest_units(length: timedelta, said: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("per_second", "said"),
+    [(20, "1,200 a minute"), (0.01, "1 a minute"), (0.005, "18 an hour")],
+)
+def test_a_rate_is_said_by_the_minute_or_hour(per_second: float, said: str) -> None:
+    assert words.rate(per_second) == said
+
+
+@pytest.mark.parametrize(
     ("kept", "said"),
     [
         (

@@ -333,6 +333,63 @@ def test_a_pause_does_not_count_in_the_pace(
     assert headway.progress(session, emailer_id).per_second(next_day + timedelta(seconds=5)) == 10
 
 
+def an_hour_old(session: Session, now: datetime, queue: JobQueue, sent: int) -> headway.Progress:
+    """An emailer of which so many were sent in an hour."""
+    campaign = add_campaign(session)
+    add_contact(session, campaign, "Ann")
+    add_scenario(session, campaign)
+    (emailer_id,) = planning.plan_day(session, now, queue)
+    emailers.send(session, now, queue, emailer_id, LIMIT)
+    session.scalars(select(Slice)).one().sent = sent
+    session.commit()
+    return headway.progress(session, emailer_id)
+
+
+@pytest.mark.parametrize(
+    ("sent", "seconds_ago", "lately", "pace"),
+    [
+        pytest.param(36_000, None, 0, 10, id="nobody looked before"),
+        pytest.param(36_000, 14, 1000, 10, id="somebody began to look just now"),
+        pytest.param(36_000, 30, 300, 10, id="as ever"),
+        pytest.param(36_000, 30, 60, 2, id="slower lately"),
+        pytest.param(36_000, 40, 8, 0.2, id="much slower lately"),
+        pytest.param(36_000, 60, 6000, 100, id="faster lately"),
+        pytest.param(36_000, 30, 0, None, id="it stands still"),
+        pytest.param(360, 60, 4, 0.1, id="too few to tell from what is usual"),
+        pytest.param(360, 60, 0, 0.1, id="so slow that none in a minute is usual"),
+        pytest.param(36_000, 3700, 1000, 10, id="a mark of before it was resumed"),
+    ],
+)
+def test_the_pace_is_that_of_the_last_minute(
+    sent: int,
+    seconds_ago: int | None,
+    lately: int,
+    pace: float | None,
+    session: Session,
+    now: datetime,
+    queue: JobQueue,
+) -> None:
+    standing = an_hour_old(session, now, queue, sent)
+    later = now + timedelta(hours=1)
+    since = seconds_ago and headway.Mark(later - timedelta(seconds=seconds_ago), sent - lately)
+    assert standing.per_second(later, since or None) == pace
+
+
+def test_who_looks_on_reckons_from_half_a_minute_to_a_minute_ago(now: datetime) -> None:
+    seen: list[headway.Mark] = []
+    ages = []
+    for seconds in range(0, 600, 2):
+        at = now + timedelta(seconds=seconds)
+        ages.append((at - seen[0].at).total_seconds() if seen else 0)
+        seen = headway.marks(seen, headway.Mark(at, seconds))
+    assert ages[:31] == list(range(0, 62, 2))
+    assert {30 <= age <= 60 for age in ages[31:]} == {True}
+    # A browser that slept, or whose clock is another's, begins anew.
+    for minutes in (30, -30):
+        woken = headway.Mark(now + timedelta(minutes=minutes), 7)
+        assert headway.marks(seen, woken) == [woken]
+
+
 @pytest.mark.parametrize("off", ["draft", "inactive", "archived"])
 def test_send_now_asks_whether_it_still_should(
     session: Session, now: datetime, queue: JobQueue, off: str

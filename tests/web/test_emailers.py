@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from html import unescape
 
@@ -15,7 +16,7 @@ from werkzeug.test import TestResponse
 
 from mcs.gateways import clock
 from mcs.gateways.jobqueue import JobQueue
-from mcs.models import Delivery, Emailer, Slice, Suppression
+from mcs.models import Campaign, Delivery, Emailer, Slice, Suppression
 from mcs.services import emailers, ledger, planning
 from mcs.web.downloads import in_a_filename
 from tests.people import add_campaign, add_contact, add_scenario
@@ -164,13 +165,74 @@ def filename(answer: TestResponse) -> str:
 def test_the_part_that_is_polled_stops_when_it_is_over(
     olga: Visitor, session: Session, queue: JobQueue, now: datetime, sending: int
 ) -> None:
-    assert (
-        f'data-poll="/emailers/{sending}/progress"'
-        in olga.get(f"/emailers/{sending}/progress").text
-    )
+    at = round(now.timestamp() * 1000)
+    part = olga.get(f"/emailers/{sending}/progress")
+    assert f'data-poll="/emailers/{sending}/progress?seen={at}-1"' in part.text
     emailers.cancel(session, now, sending)
     part = olga.get(f"/emailers/{sending}/progress")
     assert "data-poll" not in part.text and "<html" not in part.text
+
+
+@pytest.fixture
+def brisk(
+    session: Session, now: datetime, sending: int, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """10,000 sent in the first thousand seconds, and 3,000 to go; what the page says then."""
+    part = session.scalars(select(Slice)).one()
+    part.pending, part.sent = 3_000, 10_000
+    session.commit()
+    later = now + timedelta(seconds=1000)
+    monkeypatch.setattr(clock, "now", lambda: later)
+
+    def page(olga: Visitor, seen: str = "") -> str:
+        return words(olga.get(f"/emailers/{sending}/progress{seen}"))
+
+    return page
+
+
+def test_the_pace_is_what_the_page_saw_last(
+    olga: Visitor, now: datetime, brisk: Callable[..., str]
+) -> None:
+    def seen(ago: int, sent: int) -> str:
+        at = now + timedelta(seconds=1000 - ago)
+        return f"?seen={round(at.timestamp() * 1000)}-{sent}"
+
+    assert "600 a minute; at this pace done in 5 minutes 1 second." in brisk(olga)
+    assert "300 a minute; at this pace done in 10 minutes" in brisk(olga, seen(40, 9_800))
+    assert "a minute" not in brisk(olga, seen(40, 10_000))
+    for nonsense in (
+        "?seen=",
+        "?seen=-",
+        "?seen=1-",
+        "?seen=9999999999999-9999999999",
+        "?seen=٣-٣",
+    ):
+        assert "600 a minute" in brisk(olga, nonsense)
+
+
+def test_the_pace_is_never_more_than_a_limit_allows(
+    olga: Visitor, session: Session, brisk: Callable[..., str]
+) -> None:
+    """As after the campaign's rate was lowered."""
+    session.scalars(select(Campaign)).one().send_rate = 2
+    session.commit()
+    assert "120 a minute; at this pace done in 25 minutes" in brisk(olga)
+
+
+def test_what_waits_for_another_try_has_no_pace(
+    olga: Visitor, session: Session, now: datetime, brisk: Callable[..., str]
+) -> None:
+    part = session.scalars(select(Slice)).one()
+    part.due_at = now + timedelta(hours=1)
+    session.commit()
+    page = brisk(olga)
+    assert "3,000 waiting to be tried again" in page
+    assert "at this pace" not in page
+
+    values = {"low_id": 1, "high_id": 1, "due_at": now, "pending": 600, "sent": 0}
+    session.add(Slice(emailer_id=part.emailer_id, **values))
+    session.commit()
+    assert "at this pace done in 1 minute 1 second, but for those that wait." in brisk(olga)
 
 
 def test_pause_and_resume(olga: Visitor, session: Session, sending: int) -> None:
