@@ -87,5 +87,5 @@ def error(kept: str) -> str:
 def cut(said: str, longest: int) -> str:
     """What somebody else said as a sentence among others, of so many characters at most."""
     said = " ".join(said.split())
-    whole = said if said.endswith((".", "!", "?")) else f"{said}."
+    whole = sentence(said)
     return whole if len(whole) <= longest else f"{said[: longest - 1].rstrip()}…"

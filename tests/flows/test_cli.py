@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from mcs.config import ROOT, Settings
 from mcs.gateways import clock
 from mcs.gateways.jobqueue import JobQueue
-from mcs.models import Campaign, Contact, Emailer, User
+from mcs.models import AuditEntry, Campaign, Contact, Emailer, User
 from mcs.services import emailers, planning
 from tests.people import add_campaign, add_contacts, add_scenario
 
@@ -270,6 +270,26 @@ def test_a_ledger_of_which_the_head_is_enough_ends_quietly(
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1, "it did not notice"
+
+
+@pytest.mark.parametrize("verb", [("retry",), ("settle", "sent"), ("settle", "again")])
+def test_where_there_is_nothing_to_do_it_is_said(
+    mcs: Command,
+    session: Session,
+    campaign: Campaign,
+    tomorrow: datetime,
+    queue: JobQueue,
+    verb: tuple[str, ...],
+) -> None:
+    (emailer_id,) = planning.plan_day(session, tomorrow, queue)
+    command, *answer = verb
+    refused = mcs(command, emailer_id, *answer)
+    assert (refused.exit_code, refused.stdout) == (REFUSED, "")
+    assert refused.stderr.startswith("Error: Nothing ")
+    audited = session.scalars(select(AuditEntry.verb).where(AuditEntry.noun == "emailer")).all()
+    assert not any(entry.startswith(("retried", "settled")) for entry in audited)
+    emailers.send(session, tomorrow, queue, emailer_id, timedelta(hours=2))
+    assert mcs(command, emailer_id, *answer).exit_code == REFUSED
 
 
 def test_list_tells_the_numbers_that_the_other_commands_ask_for(mcs: Command, sending: int) -> None:
