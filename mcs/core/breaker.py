@@ -15,7 +15,7 @@ from mcs.core.words import cut
 MOST_CUTS = 5
 # "Not this mailbox" in so long a row is about us: a blocklist, say, that uses no better code.
 MOST_REFUSALS = {Scope.MESSAGE: 10, Scope.DOUBTFUL: 50}
-# What the column for it holds.
+# What the columns for it hold.
 LONGEST_NOTICE = 500
 
 

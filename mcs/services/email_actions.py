@@ -13,6 +13,7 @@ from sqlalchemy import Select, and_, func, select, true, update
 from sqlalchemy.orm import Session
 
 from mcs.core import sequences
+from mcs.core.breaker import LONGEST_NOTICE
 from mcs.core.walltime import instant
 from mcs.models import ActionDefinition, Campaign, Emailer, Scenario, Slice
 from mcs.services import action_deliveries, audit, definitions, schedules, slices
@@ -22,7 +23,6 @@ from mcs.services.queue import Queue
 from mcs.services.transactions import NO_SYNC, writing
 from mcs.services.unknown import Unknown
 
-LONGEST_NOTICE = 500
 RINGS = 16
 # Local dates and UTC ones differ by less than a day either way.
 A_DAY = timedelta(days=1)

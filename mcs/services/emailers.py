@@ -8,6 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from mcs.core import retries, words
+from mcs.core.breaker import LONGEST_NOTICE
 from mcs.core.states import EMAILER_MOVES, may_move
 from mcs.core.walltime import instant
 from mcs.gateways.jobqueue import JobQueue
@@ -17,8 +18,6 @@ from mcs.services.transactions import NO_SYNC, writing
 
 # More rings than workers would only wake them for nothing; the clock rings again each second.
 RINGS = 16
-# What a server says may be longer than the column for it.
-LONGEST_NOTICE = 500
 
 
 class NotPossible(Exception):

@@ -227,17 +227,18 @@ def _finished_at(here: World, emailer_id: int) -> datetime:
 
 
 def test_a_hundred_kills_over_fifty_thousand(world: Begin) -> None:
+    """And over a second emailer, where the first was sent before it could be killed so often."""
     here = world()
     here.people(50_000)
     here.begin(workers=2)
-    emailer_id = here.scenario()
-    here.wait_sent(emailer_id, 1)
     done = 0
-    while done < 100 and not here.book(emailer_id).over:
-        wait_until(lambda: bool(here.horses()), 60)
-        time.sleep(0.3)
-        done += here.kill_horses()
-    here.wait_over(emailer_id, 600)
-    print(f"{done} kills, {dict(here.book(emailer_id).by_state)}")
-    here.audit(emailer_id, CONNECTIONS * done)
-    assert done >= 100
+    while done < 100:
+        before, emailer_id = done, here.scenario()
+        here.wait_sent(emailer_id, 1)
+        while done < 100 and not here.book(emailer_id).over:
+            wait_until(lambda: bool(here.horses()), 60)
+            time.sleep(0.3)
+            done += here.kill_horses()
+        here.wait_over(emailer_id, 600)
+        print(f"{done - before} kills, {dict(here.book(emailer_id).by_state)}")
+        here.audit(emailer_id, CONNECTIONS * (done - before))
