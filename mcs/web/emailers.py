@@ -250,8 +250,10 @@ def ask_cancel(emailer_id: int) -> str:
 def _consequences(emailer: Emailer, standing: headway.Progress) -> list[str]:
     if emailer.recipients is None:
         return ["Nobody has got it, and nobody will. The scenario becomes a draft again."]
+    in_flight = words.count(standing.sending, "message")
     return [
         f"{words.count(standing.sent, 'contact')} already got it; that cannot be taken back.",
+        *([f"{in_flight} on the way right now may still arrive."] if standing.sending else []),
         f"{words.count(standing.pending, 'contact')} still to go will not get it.",
         "This cannot be undone. To stop for a while, pause instead.",
     ]

@@ -9,7 +9,7 @@ from html import unescape
 
 import pytest
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 from werkzeug.http import parse_options_header
 from werkzeug.test import TestResponse
@@ -253,11 +253,19 @@ def test_cancel_says_the_consequence_in_numbers_first(
     asked = words(olga.get(f"{path}/cancel"))
     assert "1 contact already got it; that cannot be taken back." in asked
     assert "1 contact still to go will not get it." in asked
+    assert "on the way" not in asked
     assert state(session, sending) == "sending"
     assert olga.post(f"{path}/cancel").status_code == 303
     assert state(session, sending) == "cancelled"
     page = words(olga.get(path))
     assert "3 recipients = 1 sent + 0 failed + 2 skipped + 0 in doubt + 0 still to go" in page
+
+
+def test_cancel_says_what_is_on_the_way(olga: Visitor, session: Session, sending: int) -> None:
+    session.execute(update(Slice).values(pending=0, sending=1))
+    session.commit()
+    asked = words(olga.get(f"/emailers/{sending}/cancel"))
+    assert "1 message on the way right now may still arrive." in asked
 
 
 @pytest.fixture
