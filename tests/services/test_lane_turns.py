@@ -18,6 +18,7 @@ from mcs.gateways import smtp
 from mcs.gateways.jobqueue import JOBS
 from mcs.models import Campaign, Delivery, Emailer, Slice
 from mcs.services import emailers, feeds, lane, pacer, parents, slice_claims
+from mcs.services.transactions import writing
 from tests.conftest import wait_until
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.services.conftest import Scene
@@ -217,8 +218,8 @@ def test_a_changed_rate_counts_long_before_the_turn_ends(scene: Scene, rate: flo
 
     def change_the_rate() -> None:
         wait_until(lambda: "sent" in scene.states().values())
-        scene.campaign.send_rate = rate
-        scene.session.commit()
+        with writing(scene.session):
+            scene.campaign.send_rate = rate
 
     def over() -> bool:
         return bool(kept) if rate == 0.02 else False
