@@ -1,12 +1,11 @@
 """The pages of emailers: how each sending stands, its ledger, and the buttons that hold it."""
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from flask import Blueprint, flash, redirect, render_template, request
+from flask import Blueprint, flash, redirect, render_template
 from flask_login import current_user
 from werkzeug.wrappers import Response
 from wtforms.validators import InputRequired
@@ -17,7 +16,7 @@ from mcs.gateways import clock
 from mcs.models import Emailer
 from mcs.services import audiences, emailers, headway, ledger, scenarios, settling
 from mcs.services.emailers import NotPossible
-from mcs.services.headway import Mark
+from mcs.web import pace
 from mcs.web.downloads import download, in_a_filename
 from mcs.web.forms import Form
 from mcs.web.parts import (
@@ -123,8 +122,7 @@ def _standing(emailer_id: int) -> dict[str, Any]:
     campaign = emailer.scenario.campaign
     standing = headway.progress(db.session(), emailer_id)
     retrying = headway.retrying(db.session(), now, emailer_id)
-    seen, limits = _seen(), (campaign.send_rate, settings().send_rate)
-    marks = headway.marks(seen, Mark(now, standing.sent)) if standing.state == "sending" else []
+    seen, limits = pace.seen(), (campaign.send_rate, settings().send_rate)
     return {
         "emailer": emailer,
         "scenario": emailer.scenario,
@@ -135,8 +133,8 @@ def _standing(emailer_id: int) -> dict[str, Any]:
         "begun": emailer.recipients is not None,
         "audience": _audience(emailer),
         "live": standing.state not in OVER or standing.to_go > 0,
-        "pace": _pace(standing, retrying.number, now, next(iter(seen), None), limits),
-        "followed": _followed(emailer_id, marks),
+        "pace": pace.told(standing, retrying.number, now, seen, limits),
+        "followed": pace.followed(f"/emailers/{emailer_id}/progress", standing, now, seen),
         "punctual": _punctual(standing.late_by),
         "from_now": words.from_now,
         "duration": words.span,
@@ -155,46 +153,6 @@ def _audience(emailer: Emailer) -> audiences.Audience | None:
         return None
     scenario = emailer.scenario
     return audiences.count(db.session(), scenario.campaign_id, scenario.excludes_id)
-
-
-def _pace(
-    standing: headway.Progress,
-    waiting: int,
-    now: datetime,
-    since: Mark | None,
-    limits: Iterable[float | None],
-) -> str:
-    """``1,200 a minute; at this pace done in 2 minutes``, never more than the limits allow; empty
-    when there is nothing to go by, or all that is left waits for another try."""
-    per_second = standing.per_second(now, since)
-    going = standing.to_go - waiting
-    if standing.state != "sending" or going <= 0 or per_second is None:
-        return ""
-    per_second = min([per_second, *(limit for limit in limits if limit)])
-    left = words.span(timedelta(seconds=going / per_second + 1))
-    but = ", but for those that wait" if waiting else ""
-    return f"{words.rate(per_second)}; at this pace done in {left}{but}"
-
-
-def _followed(emailer_id: int, marks: Sequence[Mark]) -> str:
-    """Where the page asks how it goes on. What it has seen of the pace it remembers itself: so
-    there is nothing to be written down for it, and nobody else pays for its looking."""
-    path = f"/emailers/{emailer_id}/progress"
-    seen = [f"seen={round(mark.at.timestamp() * 1000)}-{mark.sent}" for mark in marks]
-    return f"{path}?{'&'.join(seen)}" if seen else path
-
-
-def _seen() -> list[Mark]:
-    """The marks that the page remembers."""
-    found = (_MARK.fullmatch(text) for text in request.args.getlist("seen")[:2])
-    return [
-        Mark(datetime.fromtimestamp(int(mark[1]) / 1000, UTC), int(mark[2]))
-        for mark in found
-        if mark is not None
-    ]
-
-
-_MARK = re.compile("([0-9]{1,13})-([0-9]{1,10})")
 
 
 def _punctual(late_by: timedelta | None) -> str:
