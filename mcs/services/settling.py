@@ -265,7 +265,7 @@ def _scenarios_of(session: Session, campaign_id: int) -> Sequence[int]:
 # Of either.
 
 _NOTHING = {
-    "in_doubt": "Nothing of it is in doubt any more: it has been settled already.",
+    "in_doubt": "Nothing of it is in doubt, or it has been settled already.",
     "failed": "Nothing can be tried again: no message failed, or only those to addresses that are"
     " suppressed.",
 }

@@ -128,15 +128,19 @@ def ask_retry(emailer_id: int) -> str:
     emailer = ledger.find(db.session(), emailer_id)
     failed = headway.progress(db.session(), emailer_id).failed
     again = settling.retriable(db.session(), emailer_id)
+    consequences = [
+        f"{words.count(failed, 'message')} failed.",
+        f"{words.count(again, 'message')} will be tried once more, from now on.",
+    ]
+    if failed > again:
+        consequences.append(
+            f"{words.count(failed - again, 'message')} to addresses that are suppressed, as those"
+            " are that do not exist, will stay failed."
+        )
     return render_template(
         "confirm.html",
         question=f"Try the failed ones of “{emailer.scenario.name}” again?",
-        consequences=[
-            f"{words.count(failed, 'message')} failed.",
-            f"{words.count(again, 'message')} will be tried once more, from now on.",
-            f"{words.count(failed - again, 'message')} to addresses that are suppressed, as those"
-            " are that do not exist, will stay failed.",
-        ],
+        consequences=consequences,
         action=f"/emailers/{emailer_id}/retry",
         verb="Try them again",
         back=f"/emailers/{emailer_id}",

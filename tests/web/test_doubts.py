@@ -113,9 +113,24 @@ def test_the_failed_are_tried_again_after_a_question(
     asked = words(olga.get(f"/emailers/{doubtful}/retry"))
     assert "1 message failed." in asked
     assert "1 message will be tried once more" in asked
+    assert "suppressed" not in asked
     assert states(session)[2] == "failed"
     assert olga.post(f"/emailers/{doubtful}/retry").status_code == 303
     assert states(session) == ["in_doubt", "in_doubt", "pending"]
+
+
+def test_the_only_one_in_doubt_is_not_settled_twice_over(
+    olga: Visitor, session: Session, doubtful: int
+) -> None:
+    page = words(olga.get(f"/emailers/{doubtful}/doubts"))
+    assert "Settle all 2 at once" in page
+    first = session.scalars(select(Delivery.id).order_by(Delivery.id)).first()
+    session.rollback()
+    olga.post(f"/emailers/{doubtful}/doubts", {"answer": "sent", "delivery": first})
+    page = words(olga.get(f"/emailers/{doubtful}/doubts"))
+    assert "1 message in doubt" in page
+    assert "at once" not in page
+    assert page.count("It arrived") == 1
 
 
 def test_what_cannot_be_tried_again_is_not_offered(
