@@ -101,6 +101,10 @@ class Lane:
         self._settings = given.settings
         self._lease = timedelta(seconds=given.settings.lease_seconds)
         self._thread = LedgerThread(given.sessions)
+        # To write the ledger of a large emailer takes seconds, a million deliveries 20. PostgreSQL
+        # lets the others be recorded meanwhile.
+        self._starter = LedgerThread(given.sessions)
+        self._starting: asyncio.Task[None] | None = None
         self._rota = Rota()
         # Made by ``run``, since what it records with belongs to a running loop.
         self._desk: Desk
@@ -151,6 +155,9 @@ class Lane:
             self._thread.close()
             if self._goodbyes:
                 await asyncio.wait(self._goodbyes, timeout=GOODBYE_SECONDS)
+            if self._starting is not None:
+                await asyncio.wait({self._starting})
+            self._starter.close()
         return list(self._served)
 
     # The keeper: claims, renews, releases, and decides when it is over.
@@ -327,7 +334,7 @@ class Lane:
     async def _top_up(self) -> bool:
         """Claim one slice of each other parent that is due; then, in rounds, of each of which
         little is waiting. Whether there is no more to claim now; else the next look goes on."""
-        await self._thread.do(self._given.start_due)
+        all_started = await self._start_due()
         not_of = self._rota.parents()
         for _ in range(CLAIMS_AT_ONCE):
             if feed := await self._claim(None, not_of):
@@ -335,11 +342,23 @@ class Lane:
                 continue
             supplied = self._rota.supplied(self._enough)
             if not_of == supplied:
-                return True
+                return all_started
             if len(self._rota) >= MOST_FEEDS:
                 return False
             not_of = supplied
         return False
+
+    async def _start_due(self) -> bool:
+        """Start what is due, if that is not under way; whether it is done. Mostly there is nothing,
+        which is known at once; for what takes longer than that nobody waits."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._starter.do(self._given.start_due))
+            await asyncio.wait({self._starting}, timeout=KEEPER_SECONDS)
+        if not self._starting.done():
+            return False
+        started, self._starting = self._starting, None
+        await started
+        return True
 
     async def _help(self) -> Feed | None:
         """Take a share of what another worker holds, while little is left to this one."""

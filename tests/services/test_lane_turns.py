@@ -515,6 +515,29 @@ def test_a_lane_that_holds_all_it_may_still_takes_the_first_slice_of_another_ema
     assert scene.mailbox.recipients == ["ann@people.example", "cleo@people.example"]
 
 
+def test_what_takes_long_to_start_holds_up_nobody_else(scene: Scene) -> None:
+    """A million deliveries are written for 20 s, by a worker that has others in its hands."""
+    scene.slices_of(1)
+    scene.add("Ann", "Bob", "Cleo")
+    scene.start()
+    other = add_campaign(scene.session)
+    add_scenario(scene.session, other)
+    add_contact(scene.session, other, "Dora")
+    started = scene.plan()
+
+    def take_long(_session: Session) -> None:
+        while started:
+            wait_until(lambda: scene.progress().sent == 3)
+            scene.send(started.pop())
+
+    scene.given = replace(scene.given, start_due=take_long)
+    scene.set(smtp_connections=1)
+    scene.deliver_due()
+    assert scene.mailbox.recipients == [
+        f"{name}@people.example" for name in ("ann", "bob", "cleo", "dora")
+    ]
+
+
 def test_emailers_take_turns_by_the_letter_and_the_slices_of_one_by_the_slice(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
