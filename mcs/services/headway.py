@@ -13,12 +13,16 @@ from mcs.services import emailers
 
 # A pace is told of so many messages, or more.
 FEWEST = 10
-# Lately is so long, or longer, with so many messages; or where twice as many were to be expected.
-SHORTEST = timedelta(seconds=15)
-ENOUGH = 30
-# How long a mark stays: lately is between half of this and the whole, once somebody has looked on
-# for as long.
+# Lately is since the latest mark that is so old, and since which so many were sent.
+SHORTEST = timedelta(seconds=5)
+ENOUGH = 100
+# Where there were never so many: since the oldest, with so many, or where twice as many were to be
+# expected.
+FEW = 30
+# Who follows a pace makes a mark so often, and keeps it for so long.
+STEP = timedelta(seconds=10)
 LATELY = timedelta(minutes=1)
+MOST_MARKS = LATELY // STEP
 
 
 class Mark(NamedTuple):
@@ -29,12 +33,12 @@ class Mark(NamedTuple):
 
 
 def marks(seen: Sequence[Mark], now: Mark) -> list[Mark]:
-    """What who follows a pace remembers until the next look: two marks, of which ``per_second`` is
-    given the older one. ``seen`` is what was remembered until now."""
-    kept = [mark for mark in seen if now.at - LATELY <= mark.at <= now.at][-2:]
-    if not kept or now.at - kept[-1].at >= LATELY / 2:
-        return [*kept[-1:], now]
-    return kept
+    """What who follows a pace remembers until the next look, the oldest first. ``seen`` is what was
+    remembered until now."""
+    kept = [mark for mark in seen if now.at - LATELY <= mark.at <= now.at]
+    if not kept or now.at - kept[-1].at >= STEP:
+        kept.append(now)
+    return kept[-MOST_MARKS:]
 
 
 @dataclass(frozen=True)
@@ -62,21 +66,30 @@ class Progress:
     def to_go(self) -> int:
         return self.pending + self.sending
 
-    def per_second(self, now: datetime, since: Mark | None = None) -> float | None:
-        """Messages sent a second since the mark; None when too few to tell, or none lately.
+    @property
+    def moved(self) -> bool:
+        """Whether anything was sent since it last began to move."""
+        return self.sent > self.paced_sent
 
-        Without a mark, with one of before it last began to move, and where little was to be
+    def per_second(self, now: datetime, seen: Sequence[Mark] = ()) -> float | None:
+        """Messages sent a second lately, by the marks that were seen, the oldest first; None when
+        too few to tell, or none lately.
+
+        Without a mark, with those of before it last began to move, and where little was to be
         expected since: on the whole since it last began to move.
         """
         sent = self.sent - self.paced_sent
         if self.paced_from is None or sent < FEWEST:
             return None
         whole = sent / max((now - self.paced_from).total_seconds(), 1.0)
-        if since is None or not self.paced_from <= since.at <= now - SHORTEST:
-            return whole
-        seconds, lately = (now - since.at).total_seconds(), self.sent - since.sent
-        if lately >= ENOUGH or whole * seconds >= 2 * ENOUGH:
-            return lately / seconds if lately > 0 else None
+        usable = [mark for mark in seen if self.paced_from <= mark.at <= now - SHORTEST]
+        paces = [((now - mark.at).total_seconds(), self.sent - mark.sent) for mark in usable]
+        for seconds, lately in reversed(paces):
+            if lately >= ENOUGH:
+                return lately / seconds
+        for seconds, lately in paces[:1]:
+            if lately >= FEW or whole * seconds >= 2 * FEW:
+                return lately / seconds if lately > 0 else None
         return whole
 
     @property
@@ -98,10 +111,9 @@ def progress(session: Session, emailer_id: int) -> Progress:
     """How an emailer stands, from its slices' counts: no count over the ledger."""
     emailer = session.get_one(Emailer, emailer_id, populate_existing=True)
     states = ("pending", "sending", "sent", "failed", "in_doubt", "skipped")
-    counts = session.execute(
-        select(*(func.coalesce(func.sum(getattr(Slice, state)), 0) for state in states)).where(
-            Slice.emailer_id == emailer_id
-        )
+    sums = (func.coalesce(func.sum(getattr(Slice, state)), 0) for state in states)
+    *counts, first_id = session.execute(
+        select(*sums, func.min(Slice.low_id)).where(Slice.emailer_id == emailer_id)
     ).one()
     reasons = session.execute(
         select(Delivery.reason, func.count())
@@ -121,10 +133,19 @@ def progress(session: Session, emailer_id: int) -> Progress:
         started_at=emailer.started_at,
         finished_at=emailer.finished_at,
         next_due_at=next_due_at,
-        paced_from=emailer.paced_from,
+        paced_from=_moving_from(session, emailer, first_id),
         paced_sent=emailer.paced_sent,
         notice=emailer.notice,
     )
+
+
+def _moving_from(session: Session, emailer: Emailer, first_id: int | None) -> datetime | None:
+    """When it last began to move. What was never held begins with its first message: to write a
+    large ledger takes seconds, which say nothing of the pace."""
+    if emailer.paced_sent or first_id is None:
+        return emailer.paced_from
+    first_try = select(Delivery.started_at).where(Delivery.id == first_id, Delivery.attempts == 1)
+    return session.scalars(first_try).one_or_none() or emailer.paced_from
 
 
 def retrying(session: Session, now: datetime, emailer_id: int) -> Retrying:

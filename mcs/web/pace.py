@@ -26,7 +26,7 @@ def told(
 ) -> str:
     """``1,200 a minute; at this pace done in 2 minutes``, never more than the limits allow; empty
     when there is nothing to go by, or all that is left waits for another try."""
-    per_second = standing.per_second(now, next(iter(seen), None))
+    per_second = standing.per_second(now, seen)
     going = standing.to_go - waiting
     if standing.state != "sending" or going <= 0 or per_second is None:
         return ""
@@ -38,7 +38,7 @@ def told(
 
 def seen() -> list[Mark]:
     """The marks that the page remembers."""
-    found = (_MARK.fullmatch(text) for text in request.args.getlist("seen")[:2])
+    found = (_MARK.fullmatch(text) for text in request.args.getlist("seen")[: headway.MOST_MARKS])
     return [
         Mark(datetime.fromtimestamp(int(mark[1]) / 1000, UTC), int(mark[2]))
         for mark in found
@@ -48,7 +48,7 @@ def seen() -> list[Mark]:
 
 def followed(path: str, standing: Progress, now: datetime, seen: Sequence[Mark]) -> str:
     """Where the page asks how it goes on, with what it remembers until then."""
-    if standing.state != "sending":
+    if standing.state != "sending" or not standing.moved:
         return path
     marks = headway.marks(seen, Mark(now, standing.sent))
     return path + "?" + "&".join(f"seen={_whole(mark.at)}-{mark.sent}" for mark in marks)

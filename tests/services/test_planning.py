@@ -346,24 +346,27 @@ def an_hour_old(session: Session, now: datetime, queue: JobQueue, sent: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("sent", "seconds_ago", "lately", "pace"),
+    ("sent", "seen", "pace"),
     [
-        pytest.param(36_000, None, 0, 10, id="nobody looked before"),
-        pytest.param(36_000, 14, 1000, 10, id="somebody began to look just now"),
-        pytest.param(36_000, 30, 300, 10, id="as ever"),
-        pytest.param(36_000, 30, 60, 2, id="slower lately"),
-        pytest.param(36_000, 40, 8, 0.2, id="much slower lately"),
-        pytest.param(36_000, 60, 6000, 100, id="faster lately"),
-        pytest.param(36_000, 30, 0, None, id="it stands still"),
-        pytest.param(360, 60, 4, 0.1, id="too few to tell from what is usual"),
-        pytest.param(360, 60, 0, 0.1, id="so slow that none in a minute is usual"),
-        pytest.param(36_000, 3700, 1000, 10, id="a mark of before it was resumed"),
+        pytest.param(36_000, [], 10, id="nobody looked before"),
+        pytest.param(36_000, [(4, 1000)], 10, id="somebody began to look just now"),
+        pytest.param(36_000, [(30, 300)], 10, id="as ever"),
+        pytest.param(36_000, [(30, 60)], 2, id="slower lately"),
+        pytest.param(36_000, [(40, 8)], 0.2, id="much slower lately"),
+        pytest.param(36_000, [(60, 6000)], 100, id="faster lately"),
+        pytest.param(36_000, [(30, 0)], None, id="it stands still"),
+        pytest.param(36_000, [(50, 5000), (20, 3000), (10, 2000)], 200, id="the latest mark"),
+        pytest.param(36_000, [(50, 500), (20, 150), (10, 99)], 7.5, id="the latest that tells"),
+        pytest.param(36_000, [(50, 80), (20, 40), (10, 30)], 1.6, id="no mark tells: the oldest"),
+        pytest.param(36_000, [(12, 2000), (2, 600)], 2000 / 12, id="the latest is too young"),
+        pytest.param(360, [(60, 4)], 0.1, id="too few to tell from what is usual"),
+        pytest.param(360, [(60, 0)], 0.1, id="so slow that none in a minute is usual"),
+        pytest.param(36_000, [(3700, 1000)], 10, id="a mark of before it was resumed"),
     ],
 )
-def test_the_pace_is_that_of_the_last_minute(
+def test_the_pace_is_that_of_the_last_seconds(
     sent: int,
-    seconds_ago: int | None,
-    lately: int,
+    seen: list[tuple[int, int]],
     pace: float | None,
     session: Session,
     now: datetime,
@@ -371,19 +374,37 @@ def test_the_pace_is_that_of_the_last_minute(
 ) -> None:
     standing = an_hour_old(session, now, queue, sent)
     later = now + timedelta(hours=1)
-    since = seconds_ago and headway.Mark(later - timedelta(seconds=seconds_ago), sent - lately)
-    assert standing.per_second(later, since or None) == pace
+    marks = [headway.Mark(later - timedelta(seconds=ago), sent - lately) for ago, lately in seen]
+    assert standing.per_second(later, marks) == pace
 
 
-def test_who_looks_on_reckons_from_half_a_minute_to_a_minute_ago(now: datetime) -> None:
+def test_the_pace_begins_with_the_first_message(
+    session: Session, now: datetime, queue: JobQueue
+) -> None:
+    """A million deliveries are written for 20 s before it leaves."""
+    standing = an_hour_old(session, now, queue, 1000)
+    first = session.scalars(select(Delivery)).one()
+    first.started_at, first.attempts = now + timedelta(seconds=20), 1
+    session.commit()
+    emailer_id = session.scalars(select(Emailer.id)).one()
+    fresh = headway.progress(session, emailer_id)
+    later = now + timedelta(seconds=30)
+    assert (standing.per_second(later), fresh.per_second(later)) == (1000 / 30, 100)
+    first.attempts = 2  # It was tried again: nobody knows when it was tried first.
+    session.commit()
+    assert headway.progress(session, emailer_id).per_second(later) == 1000 / 30
+
+
+def test_who_looks_on_keeps_a_minutes_marks(now: datetime) -> None:
     seen: list[headway.Mark] = []
-    ages = []
     for seconds in range(0, 600, 2):
         at = now + timedelta(seconds=seconds)
-        ages.append((at - seen[0].at).total_seconds() if seen else 0)
         seen = headway.marks(seen, headway.Mark(at, seconds))
-    assert ages[:31] == list(range(0, 62, 2))
-    assert {30 <= age <= 60 for age in ages[31:]} == {True}
+        ages = [(at - mark.at).total_seconds() for mark in seen]
+        assert ages == sorted(ages, reverse=True)
+        assert ages[-1] < 10
+        assert 50 <= ages[0] <= 60 or seconds < 50
+        assert len(seen) <= headway.MOST_MARKS
     # A browser that slept, or whose clock is another's, begins anew.
     for minutes in (30, -30):
         woken = headway.Mark(now + timedelta(minutes=minutes), 7)
