@@ -199,9 +199,10 @@ def _doubts_of_sequences(session: Session) -> list[Need]:
 
 
 def _doubt(name: str, count: int, href: str) -> Need:
+    it = "it" if count == 1 else "them"
     sentence = (
-        f"For {count:,} {'message' if count == 1 else 'messages'} nobody knows whether the"
-        " server took it: settle it."
+        f"For {words.count(count, 'message')} nobody knows whether the server took {it}:"
+        f" settle {it}."
     )
     return Need("in_doubt", name, sentence, href)
 

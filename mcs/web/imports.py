@@ -170,7 +170,7 @@ def rows(count: int | None) -> str:
     return words.count(count or 0, "row")
 
 
-@bp.app_template_filter("sentence")
-def sentence(reason: str) -> str:
+@bp.app_template_filter("capital")
+def capital(reason: str) -> str:
     """A reason that stands by itself: with a capital letter."""
     return reason[:1].upper() + reason[1:]
