@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 import pytest
@@ -10,6 +11,9 @@ from sqlalchemy import select
 
 from mcs.gateways import smtp
 from mcs.models import Contact, Delivery
+from mcs.services.desk import Desk
+from mcs.services.feeds import Letter
+from mcs.services.recorder import Told
 from tests.services.conftest import Scene
 
 # What a server says to the lines of a connection so far; nothing is to hang up.
@@ -166,3 +170,44 @@ def test_a_letter_that_ends_fresh_connections_is_tried_and_the_others_go(
     scene.start()
     scene.deliver()
     assert rows(scene) == [("Bad", "failed", 1), ("Poison", "pending", 1), ("Ann", "sent", 1)]
+
+
+@pytest.mark.parametrize("greeting", [PIPELINING, ONE_BY_ONE])
+def test_who_waits_behind_a_letter_that_is_cut_off_goes_over_the_next_connection(
+    scene: Scene, serve: Callable[[Answers], Server], greeting: str
+) -> None:
+    cut = []
+
+    def answers(heard: list[str]) -> str:
+        if heard[-1] == "." and not cut:
+            cut.append(heard)
+            return ""
+        return usual(heard[-1], greeting)
+
+    serve(answers)
+    scene.add("Ann", "Bob", "Cleo")
+    scene.start()
+    scene.deliver_due(seconds=10)
+    assert rows(scene) == [("Ann", "in_doubt", 1), ("Bob", "sent", 1), ("Cleo", "sent", 1)]
+    assert scene.emailer.state == "sent"
+
+
+def test_who_is_frozen_between_a_start_and_its_content_hands_nothing_over(
+    scene: Scene, serve: Callable[[Answers], Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then another worker may have called the message in doubt, and a person have sent it."""
+    may_start = Desk.may_start
+    lease = timedelta(seconds=scene.given.settings.lease_seconds)
+
+    async def freeze(desk: Desk, answered: Told | None, letter: Letter) -> bool:
+        started = await may_start(desk, answered, letter)
+        scene.passed += lease
+        return started
+
+    server = serve(lambda heard: usual(heard[-1], PIPELINING))
+    monkeypatch.setattr(Desk, "may_start", freeze)
+    scene.add("Ann", "Bob")
+    scene.start()
+    scene.deliver_due(seconds=5)
+    assert server.dots == 0
+    assert "sent" not in scene.states().values()
