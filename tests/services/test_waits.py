@@ -97,6 +97,26 @@ def test_an_emailer_planned_and_started_while_ann_unsubscribes_leaves_her_out(
     assert scene.mailbox.recipients == []
 
 
+def test_a_slice_that_another_worker_is_claiming_is_left_to_it(
+    scene: Scene, sessions: sessionmaker[Session], pool: ThreadPoolExecutor
+) -> None:
+    """Else both would hold it, the later one by overwriting the token of the earlier."""
+    scene.slices_of(1)
+    scene.add("Ann", "Bob")
+    scene.start()
+    first, second = scene.slice_ids()
+
+    def claim() -> int | None:
+        with sessions() as another:
+            found = slice_claims.claim(another, scene.now, LEASE)
+            return found and found.slice_id
+
+    with sessions() as claiming:
+        claiming.execute(select(Slice.id).where(Slice.id == first).with_for_update())
+        assert pool.submit(claim).result(10) == second
+        assert pool.submit(claim).result(10) is None
+
+
 def test_a_first_step_defined_and_started_while_ann_unsubscribes_leaves_her_out(
     session: Session,
     sessions: sessionmaker[Session],
