@@ -40,7 +40,8 @@ def index() -> str:
 
 @bp.get("/sending")
 def sending() -> str:
-    """The part of the home page that renews itself while something is being sent."""
+    """The part of the home page that renews itself: it is asked for by every home page that is
+    open, so it says what is under way and nothing else."""
     return render_template("home/sending.html", going=outlook.being_sent(db.session()))
 
 

@@ -204,6 +204,33 @@ def test_what_is_being_sent_shows_its_progress_until_it_is_done(
         assert said in words(olga.get(f"/campaigns/{campaign_id}")), state
 
 
+def test_a_home_page_that_was_opened_before_notices_that_a_sending_begins(
+    app: Flask, olga: Visitor
+) -> None:
+    """Olga opens the page over breakfast; the doors open at ten."""
+    with app.app_context():
+        scenario = add_scenario(db.session(), running(), name="Door 1")
+        now = datetime.now(UTC)
+        emailer = Emailer(scenario_id=scenario.id, scheduled_at=now, created_at=now)
+        db.session.add(emailer)
+        db.session.commit()
+    looks = {"seldom": 'hx-trigger="every 15s"', "often": 'hx-trigger="every 2s"'}
+    assert looks["seldom"] in olga.get("/").text
+    for state, look in (
+        ("planned", "seldom"),
+        ("sending", "often"),
+        ("paused", "seldom"),
+        ("sending", "often"),
+        ("sent", "seldom"),
+    ):
+        with app.app_context():
+            db.session.query(Emailer).update({"state": state})
+            db.session.commit()
+        part = olga.get("/sending").text
+        assert looks[look] in part, state
+        assert ("Under way" in part) == (state in ("sending", "paused"))
+
+
 def test_the_health_line_says_in_words_what_is_away(olga: Visitor) -> None:
     page = words(olga.get("/"))
     assert "Database Alive" in page
