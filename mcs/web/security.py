@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from mcs.config import Settings
 from mcs.extensions import csrf, db, login
 from mcs.services import users
+from mcs.web.parts import by_htmx
 
 # Pages that ask for no sign-in, by their rule. Everything else does.
 PUBLIC_RULES = ("/login", "/setup", "/healthz", "/static/<path:filename>")
@@ -98,13 +99,19 @@ def allow_large_uploads() -> None:
 
 
 def require_sign_in() -> WerkzeugResponse | None:
-    """Send strangers to /login, and everybody to /setup until there is an owner."""
+    """Send strangers to /login, and everybody to /setup until there is an owner.
+
+    A page of theirs that asks for one of its parts is loaded again, and so sent there itself.
+    """
     if is_public():
         return None
     if not owner_exists():
         return redirect("/setup", 303)
     if current_user.is_authenticated:
         return None
+    if request.method == "GET" and by_htmx():
+        # Sent on, the sign-in page would be shown in the part's place, and lead to the part alone.
+        return Response(status=401, headers={"HX-Refresh": "true"})
     wanted = request.full_path.rstrip("?") if request.method == "GET" else "/"
     return redirect("/login" if wanted == "/" else f"/login?next={quote(wanted)}", 303)
 

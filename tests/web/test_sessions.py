@@ -155,6 +155,18 @@ def test_signing_out_ends_the_session(olga: Visitor) -> None:
     assert olga.get("/account").status_code == 303
 
 
+def test_a_page_left_open_leads_to_sign_in_whole(olga: Visitor) -> None:
+    """Olga signs out in one window; in another her home page goes on asking how sendings stand."""
+    by_htmx = {"HX-Request": "true"}
+    part = olga.get("/sending", headers=by_htmx)
+    assert part.status_code == 200 and "HX-Refresh" not in part.headers
+    olga.post("/logout")
+    answer = olga.get("/sending", headers=by_htmx)
+    assert answer.headers["HX-Refresh"] == "true"
+    assert answer.status_code == 401 and answer.text == ""
+    assert olga.get("/sending").location == "/login?next=/sending"
+
+
 def test_signing_out_everywhere_ends_all_sessions(app: Flask, olga: Visitor) -> None:
     elsewhere = Visitor(app)
     elsewhere.sign_in()
