@@ -32,9 +32,12 @@ class Shown:
     reason: str
 
 
-def readers(session: Session, campaign_id: int, search: str = "") -> list[Contact]:
+def readers(
+    session: Session, campaign_id: int, search: str = "", *, excludes_id: int | None = None
+) -> list[Contact]:
     """Contacts of the batch to look through the eyes of: the first that match and may be written
-    to. Who is not to get the message is no example of what people get."""
+    to, without those whom the scenario ``excludes_id`` served. Who is not to get the message is no
+    example of what people get."""
     query = (
         select(Contact)
         .join(BatchContact, BatchContact.contact_id == Contact.id)
@@ -45,6 +48,8 @@ def readers(session: Session, campaign_id: int, search: str = "") -> list[Contac
             ~audiences.suppressed_in(campaign_id).exists(),
         )
     )
+    if excludes_id is not None:
+        query = query.where(audiences.not_served_by(excludes_id))
     if search:
         query = query.where(
             or_(
@@ -56,14 +61,20 @@ def readers(session: Session, campaign_id: int, search: str = "") -> list[Contac
 
 
 def preview(
-    session: Session, settings: Settings, campaign_id: int, fields: Fields, reader: str = ""
+    session: Session,
+    settings: Settings,
+    campaign_id: int,
+    fields: Fields,
+    reader: str = "",
+    *,
+    excludes_id: int | None = None,
 ) -> Shown:
-    """The message as the batch's first contact that matches ``reader`` would get it.
+    """The message as the first of the ``readers`` that matches ``reader`` would get it.
 
     Where nobody matches, as a made-up person with every field filled in. Raises Unknown.
     """
     campaign = find_campaign(session, campaign_id)
-    person = _person(session, settings, campaign, fields, reader)
+    person = _person(session, settings, campaign, fields, reader, excludes_id)
     try:
         shown = _composer(settings, campaign, fields).preview(person)
     except (BadTemplate, CannotCompose) as error:
@@ -80,6 +91,7 @@ def send_test(
     reader: str,
     to: str,
     *,
+    excludes_id: int | None = None,
     scenario_id: int | None = None,
     by: int | None = None,
 ) -> str:
@@ -89,7 +101,7 @@ def send_test(
     each with a sentence.
     """
     campaign = find_campaign(session, campaign_id)
-    person = _person(session, settings, campaign, fields, reader)
+    person = _person(session, settings, campaign, fields, reader, excludes_id)
     marked = replace(fields, subject=TEST_MARK + fields.subject)
     message = _composer(settings, campaign, marked).compose(person._replace(email=to), now)
     answer = mailer.send(
@@ -110,9 +122,14 @@ def _composer(settings: Settings, campaign: Campaign, fields: Fields) -> Compose
 
 
 def _person(
-    session: Session, settings: Settings, campaign: Campaign, fields: Fields, reader: str
+    session: Session,
+    settings: Settings,
+    campaign: Campaign,
+    fields: Fields,
+    reader: str,
+    excludes_id: int | None,
 ) -> Person:
-    found = readers(session, campaign.id, reader)
+    found = readers(session, campaign.id, reader, excludes_id=excludes_id)
     opaque = secrets.token_hex(16)
     nowhere = settings.base_url + NOWHERE
     if found:

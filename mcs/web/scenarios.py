@@ -220,9 +220,11 @@ def show(scenario_id: int) -> Any:
         added=scenarios.added_since(session, scenario) if begun else 0,
         follow_up=scenarios.follow_up(session, scenario_id),
         problems=problems,
-        shown=previews.preview(session, settings(), campaign.id, fields, reader),
+        shown=previews.preview(
+            session, settings(), campaign.id, fields, reader, excludes_id=scenario.excludes_id
+        ),
         reader=reader,
-        readers=previews.readers(session, campaign.id),
+        readers=previews.readers(session, campaign.id, excludes_id=scenario.excludes_id),
         view=word("view", VIEWS) or "desktop",
         from_now=words.from_now,
     )
@@ -281,7 +283,7 @@ def _form(
         refusals=refusals,
         notice=notice,
         merge_fields=attributes.listed(db.session(), campaign.id),
-        readers=previews.readers(db.session(), campaign.id),
+        readers=previews.readers(db.session(), campaign.id, excludes_id=excludes_id),
         reader=reader,
         view=request.form.get("view", "desktop"),
         **_checked(campaign, form.fields(), excludes_id, reader, asked=request.method == "POST"),
@@ -306,7 +308,9 @@ def _checked(
         "at": at,
         "when": words.moment(at, ZoneInfo(campaign.timezone), now.year) if at else "",
         "in_words": words.from_now(at, now) if at else "",
-        "shown": previews.preview(db.session(), settings(), campaign.id, fields, reader),
+        "shown": previews.preview(
+            db.session(), settings(), campaign.id, fields, reader, excludes_id=excludes_id
+        ),
     }
 
 
@@ -342,15 +346,17 @@ def _excluded(campaign: Campaign) -> int | None:
 @bp.post(id_in("/campaigns/{campaign_id}/scenarios/preview"))
 def preview(campaign_id: int) -> Response:
     """The frame's page: what is typed, as a reader gets it."""
+    campaign = find_campaign(db.session(), campaign_id)
     form = ScenarioForm()
     form.validate()
-    return _frame(campaign_id, form.fields(), form.reader.data or "", request.form.get("view", ""))
+    reader, view = form.reader.data or "", request.form.get("view", "")
+    return _frame(campaign_id, form.fields(), reader, view, _excluded(campaign))
 
 
 @bp.get(id_in("/campaigns/{campaign_id}/scenarios/preview"))
 def preview_empty(campaign_id: int) -> Response:
     """The frame's page before anything was typed."""
-    return _frame(campaign_id, Fields(), "", "")
+    return _frame(campaign_id, Fields(), "", "", None)
 
 
 @bp.get(id_in("/scenarios/{scenario_id}/preview"))
@@ -359,11 +365,15 @@ def preview_saved(scenario_id: int) -> Response:
     scenario = scenarios.find(db.session(), scenario_id).scenario
     fields = scenarios.fields_of(scenario)
     reader, view = request.args.get("reader", ""), request.args.get("view", "")
-    return _frame(scenario.campaign_id, fields, reader, view)
+    return _frame(scenario.campaign_id, fields, reader, view, scenario.excludes_id)
 
 
-def _frame(campaign_id: int, fields: Fields, reader: str, view: str) -> Response:
-    shown = previews.preview(db.session(), settings(), campaign_id, fields, reader)
+def _frame(
+    campaign_id: int, fields: Fields, reader: str, view: str, excludes_id: int | None
+) -> Response:
+    shown = previews.preview(
+        db.session(), settings(), campaign_id, fields, reader, excludes_id=excludes_id
+    )
     if shown.preview is not None and view != "text":
         page = shown.preview.html
     else:
@@ -399,6 +409,7 @@ def send_test(campaign_id: int) -> Any:
             form.fields(),
             form.reader.data or "",
             to,
+            excludes_id=_excluded(campaign),
             scenario_id=scenario_id,
             by=current_user.id,
         )
@@ -413,8 +424,9 @@ def send_test(campaign_id: int) -> Any:
 @bp.get(id_in("/campaigns/{campaign_id}/scenarios/readers"))
 def readers(campaign_id: int) -> str:
     """Choices for the search box of the preview."""
-    find_campaign(db.session(), campaign_id)
-    found = previews.readers(db.session(), campaign_id, request.args.get("reader", "")[:200])
+    campaign = find_campaign(db.session(), campaign_id)
+    search = request.args.get("reader", "")[:200]
+    found = previews.readers(db.session(), campaign_id, search, excludes_id=_excluded(campaign))
     return render_template("scenarios/readers.html", readers=found)
 
 

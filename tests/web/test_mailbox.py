@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mcs.app import create_app
 from mcs.config import Settings
 from mcs.gateways import clock
 from mcs.gateways.catcher import Box
+from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario
 from tests.mail import Mailbox, MailServer
-from tests.people import add_campaign, add_contact
+from tests.people import MADE_AT, add_campaign, add_contact, add_scenario
 from tests.web.visitor import OWNER_EMAIL, Visitor, make_owner, words
 
 LETTER = (
@@ -69,6 +71,21 @@ def test_without_the_catcher_there_is_no_mailbox(olga: Visitor, app: Flask) -> N
     assert 'href="/mailbox/"' not in olga.get("/scenarios/").text
 
 
+def follow_up(session: Session, campaign: Campaign) -> Scenario:
+    """What goes to those added since Ann was written to: to Bob."""
+    session.rollback()  # Olga's requests have written since this session's look.
+    first = add_scenario(session, campaign)
+    emailer = Emailer(
+        scenario_id=first.id, state="sending", scheduled_at=MADE_AT, created_at=MADE_AT
+    )
+    session.add(emailer)
+    session.flush()
+    ann = session.scalars(select(Contact)).one()
+    session.add(Delivery(emailer_id=emailer.id, contact_id=ann.id, due_at=MADE_AT))
+    add_contact(session, campaign, "Bob")
+    return add_scenario(session, campaign, excludes_id=first.id, date=None, state="draft")
+
+
 def test_olga_sends_herself_a_test(settings: Settings, session: Session) -> None:
     campaign = add_campaign(session)
     add_contact(session, campaign, "Ann")
@@ -87,6 +104,9 @@ def test_olga_sends_herself_a_test(settings: Settings, session: Session) -> None
         assert caught.recipient == OWNER_EMAIL
         assert caught.message["Subject"] == "[Test] Hello Ann"
         assert "/u/preview" in caught.message["List-Unsubscribe"]
+        bob_only = follow_up(session, campaign)
+        assert "is on its way" in words(olga.post(f"{path}?scenario={bob_only.id}", fields))
+        assert mailbox.caught[-1].message["Subject"] == "[Test] Hello Bob"
         mailbox.at_rcpt = lambda recipient: "451 4.7.1 come back later"
         refused = words(olga.post(path, fields))
         assert "The test was not sent. The mail server refused it: 451 4.7.1" in refused

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from mcs.gateways import clock
-from mcs.models import Campaign, Emailer, Scenario
+from mcs.models import Campaign, Contact, Delivery, Emailer, Scenario
 from mcs.services import scenarios, suppressions
 from tests.people import add_campaign, add_contact, add_scenario
 from tests.web.visitor import Visitor, words
@@ -297,6 +297,31 @@ def test_the_preview_is_of_somebody_who_gets_the_mail(
     page = olga.get(f"/campaigns/{autumn.id}/scenarios/new").text
     assert "ann@people.example" not in page
     assert 'placeholder="bob@people.example"' in page
+
+
+def test_what_goes_to_those_added_since_is_shown_as_one_of_them_gets_it(
+    olga: Visitor, session: Session, now: datetime, autumn: Campaign
+) -> None:
+    """Ann, Bob and Charlie have had it; Dora came after."""
+    original = add_scenario(session, autumn)
+    emailer = begin(session, original, now)
+    for contact in session.scalars(select(Contact)):
+        session.add(Delivery(emailer_id=emailer.id, contact_id=contact.id, due_at=now))
+    add_contact(session, autumn, "Dora", company="Acme")
+    made = olga.post(f"/scenarios/{original.id}/added").location.removesuffix("/edit")
+    for page in (made, f"{made}/edit"):
+        shown = olga.get(page).text
+        assert 'placeholder="dora@people.example"' in shown, page
+        assert "ann@people.example" not in shown, page
+    assert "Dora" in olga.get(f"{made}/preview").text
+    base, of = f"/campaigns/{autumn.id}/scenarios", f"?scenario={made.rpartition('/')[2]}"
+    assert f'hx-get="{base}/readers{of}"' in olga.get(f"{made}/edit").text
+    assert "Dear Dora" in olga.post(f"{base}/preview{of}", HELLO).text
+    assert "Hello Dora" in words(olga.post(f"{base}/check{of}", HELLO))
+    assert olga.get(f"{base}/readers{of}").text.count("<option") == 1
+    assert "option" not in olga.get(f"{base}/readers{of}&reader=ann").text
+    # What went to all is shown as any of them got it.
+    assert 'placeholder="ann@people.example"' in olga.get(f"/scenarios/{original.id}").text
 
 
 def test_a_preview_link_cannot_unsubscribe_anybody(olga: Visitor, autumn: Campaign) -> None:
