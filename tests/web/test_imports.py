@@ -143,6 +143,9 @@ def test_a_large_file_shows_its_progress(
     location = send(olga, autumn, "email,name\n" + lines).location
     page = olga.get(location)
     assert "Waiting for a worker" in words(page)
+    # Neither state nor number stands where it would not be renewed.
+    header = words(page).partition("Waiting for a worker")[0]
+    assert "people.csv Uploaded to Autumn. Go to" in header
     assert 'http-equiv="refresh"' in page.text
     assert "HX-Refresh" not in olga.get(f"{location}/progress").headers
     import_id = int(location.rpartition("/")[2])
@@ -150,7 +153,9 @@ def test_a_large_file_shows_its_progress(
     uploaded = session.get_one(Import, import_id).created_at
     imports.run(session, lambda: uploaded + timedelta(seconds=1), import_id, secret="s")
     assert olga.get(f"{location}/progress").headers["HX-Refresh"] == "true"
-    assert "Added 9,000" in words(olga.get(location))
+    done = words(olga.get(location))
+    assert "people.csv Done Uploaded to Autumn: 9,000 rows read." in done
+    assert "Added 9,000" in done
 
 
 def test_what_a_file_says_cannot_script_the_page(olga: Visitor, autumn: Campaign) -> None:
