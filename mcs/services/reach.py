@@ -14,6 +14,7 @@ from mcs.models import Emailer, Slice
 class Reach:
     """Of the ``recipients`` of a sending that has begun: the rest is still to go."""
 
+    cancelled: bool
     recipients: int
     sent: int
     skipped: int
@@ -27,8 +28,10 @@ class Reach:
 
     @property
     def words(self) -> str:
-        """``3,133 of 3,196 sent, 33 skipped``: the numbers of the emailer's page."""
-        others = {"skipped": self.skipped, "failed": self.failed, "in doubt": self.in_doubt}
+        """``3,133 of 3,196 sent, 33 skipped``: the numbers of the emailer's page. Who a cancel has
+        kept from it was not skipped for a reason of their own, so then it says either."""
+        skipped = "cancelled or skipped" if self.cancelled else "skipped"
+        others = {skipped: self.skipped, "failed": self.failed, "in doubt": self.in_doubt}
         return ", ".join(
             [
                 f"{words.number(self.sent)} of {words.number(self.recipients)} sent",
@@ -37,7 +40,7 @@ class Reach:
         )
 
 
-NOBODY_YET = Reach(0, 0, 0, 0, 0)
+NOBODY_YET = Reach(False, 0, 0, 0, 0, 0)
 
 
 def of_emailers(session: Session, emailer_ids: Collection[int]) -> dict[int, Reach]:
@@ -45,10 +48,16 @@ def of_emailers(session: Session, emailer_ids: Collection[int]) -> dict[int, Rea
     counts = (Slice.sent, Slice.skipped, Slice.failed, Slice.in_doubt)
     rows = session.execute(
         select(
-            Emailer.id, Emailer.recipients, *(func.coalesce(func.sum(count), 0) for count in counts)
+            Emailer.id,
+            Emailer.state,
+            Emailer.recipients,
+            *(func.coalesce(func.sum(count), 0) for count in counts),
         )
         .outerjoin(Slice, Slice.emailer_id == Emailer.id)
         .where(Emailer.id.in_(emailer_ids), Emailer.recipients.is_not(None))
         .group_by(Emailer.id)
     )
-    return {emailer_id: Reach(*map(int, numbers)) for emailer_id, *numbers in rows}
+    return {
+        emailer_id: Reach(state == "cancelled", *map(int, numbers))
+        for emailer_id, state, *numbers in rows
+    }
