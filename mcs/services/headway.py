@@ -43,7 +43,10 @@ def marks(seen: Sequence[Mark], now: Mark) -> list[Mark]:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where an emailer stands. The numbers always add up to ``recipients`` once it is started."""
+    """Where an emailer stands. The numbers always add up to ``recipients`` once it is started.
+
+    ``paced_from`` is when it last began to move; what was never held, with its first message.
+    """
 
     state: str
     recipients: int
@@ -87,9 +90,11 @@ class Progress:
         for seconds, lately in reversed(paces):
             if lately >= ENOUGH:
                 return lately / seconds
-        for seconds, lately in paces[:1]:
-            if lately >= FEW or whole * seconds >= 2 * FEW:
-                return lately / seconds if lately > 0 else None
+        if not paces:
+            return whole
+        seconds, lately = paces[0]
+        if lately >= FEW or whole * seconds >= 2 * FEW:
+            return lately / seconds if lately > 0 else None
         return whole
 
     @property
